@@ -1,0 +1,168 @@
+"""The connection pool, and what "the database is away" means.
+
+Connections carry no session state of ours, so returning one to the pool costs no round trip. Every statement we run is
+meant for an index and a nested loop, with batches as its outer side; the planner is told so, because a plan made while
+a table was empty (a sequential scan, a hash join over all history) would otherwise be kept while the table grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import asyncpg
+
+from scheduler.store.statements import STATEMENTS
+
+_SETTINGS = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_seqscan": "off",
+    "jit": "off",
+    "timezone": "UTC",
+}
+
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,  # the server is starting, stopping, or ended our session
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidCatalogNameError,  # the database is not created yet
+)
+_MISUSE = (asyncpg.exceptions.DataError, asyncpg.exceptions.QueryCanceledError)
+
+RETRYABLE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+"""Errors after which the same statement may simply be run again: nothing of it was applied."""
+
+
+class StoreUnavailable(Exception):
+    """The database cannot be reached, or the connection broke: whether the statement was applied is not known."""
+
+
+def _is_away(error: BaseException) -> bool:
+    return isinstance(error, _AWAY) and not isinstance(error, _MISUSE)
+
+
+class _Connection(asyncpg.Connection):
+    def get_reset_query(self) -> str:
+        """Return nothing: no statement of ours changes a session."""
+        return ""
+
+
+async def _prepare(connection: Any) -> None:
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda text: b"\x01" + text,
+        decoder=lambda data: bytes(data[1:]),
+    )
+
+
+class Executor:
+    """Runs named statements on one connection or on whichever is free."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    async def fetch(self, name: str, *args: object) -> list[Any]:
+        """Return every row. Raises StoreUnavailable when the database is away."""
+        return await self._run("fetch", name, args)  # type: ignore[no-any-return]
+
+    async def fetchrow(self, name: str, *args: object) -> Any | None:
+        """Return the first row or None. Raises StoreUnavailable when the database is away."""
+        return await self._run("fetchrow", name, args)
+
+    async def fetchval(self, name: str, *args: object) -> Any:
+        """Return the first column of the first row or None. Raises StoreUnavailable when the database is away."""
+        return await self._run("fetchval", name, args)
+
+    async def execute(self, name: str, *args: object) -> str:
+        """Return the command tag (`UPDATE 3`). Raises StoreUnavailable when the database is away."""
+        return await self._run("execute", name, args)  # type: ignore[no-any-return]
+
+    async def _run(self, method: str, name: str, args: tuple[object, ...]) -> Any:
+        try:
+            return await getattr(self._target, method)(STATEMENTS[name], *args)
+        except Exception as error:
+            if _is_away(error):
+                raise StoreUnavailable(f"{name}: {error}") from error
+            raise
+
+
+class Database(Executor):
+    """A pool of connections to one PostgreSQL database."""
+
+    def __init__(self, pool: Any) -> None:
+        super().__init__(pool)
+        self._pool = pool
+
+    @classmethod
+    async def connect(
+        cls, url: str, *, name: str, min_size: int = 1, max_size: int = 8, statement_timeout: float = 30.0
+    ) -> Self:
+        """Open the pool; `name` shows up in pg_stat_activity, times are in seconds.
+
+        Raises StoreUnavailable when the server cannot be reached: roles wait for it and try again.
+        """
+        settings = {
+            **_SETTINGS,
+            "application_name": name,
+            "statement_timeout": str(int(statement_timeout * 1000)),
+        }
+        try:
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=min_size,
+                max_size=max_size,
+                max_inactive_connection_lifetime=0,
+                connection_class=_Connection,
+                init=_prepare,
+                server_settings=settings,
+                timeout=5,
+                command_timeout=statement_timeout + 5,
+            )
+        except Exception as error:
+            if _is_away(error):
+                raise StoreUnavailable(f"cannot connect: {error}") from error
+            raise
+        return cls(pool)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Executor]:
+        """Hold one connection in a transaction: committed on leaving, rolled back on an exception."""
+        try:
+            async with self._pool.acquire() as connection, connection.transaction():
+                yield Executor(connection)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            if _is_away(error):
+                raise StoreUnavailable(str(error)) from error
+            raise
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Any]:
+        """Hold one raw connection, for what no statement covers (COPY, LISTEN, migrations)."""
+        try:
+            async with self._pool.acquire() as connection:
+                yield connection
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            if _is_away(error):
+                raise StoreUnavailable(str(error)) from error
+            raise
+
+    async def close(self, *, patience: float = 2.0) -> None:
+        """Close politely, waiting up to `patience` seconds for statements under way, then cut them."""
+        import anyio  # noqa: PLC0415  # only at the end of a process
+
+        with anyio.move_on_after(patience, shield=True):
+            await self._pool.close()
+            return
+        self._pool.terminate()

@@ -1,0 +1,61 @@
+"""What the leader does to waiting runs: promote those that are due and unblocked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from scheduler.domain.run import Queued
+from scheduler.store.database import Database
+from scheduler.store.execution import queued_from
+
+
+class Lane(msgspec.Struct, frozen=True):
+    """A lane as the leader and the workers see it; `requires` are labels that a worker must have."""
+
+    lane: str
+    namespace: str
+    queue: str
+    executor: str
+    requires: dict[str, str]
+    paused: bool
+
+
+class Dispatch:
+    """Promotion and what it needs to know."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def lanes(self) -> list[Lane]:
+        """Return every lane that work was ever put in."""
+        return [
+            Lane(
+                row["lane"],
+                row["namespace"],
+                row["queue"],
+                row["executor"],
+                msgspec.json.decode(row["requires"], type=dict[str, str]),
+                row["paused"],
+            )
+            for row in await self._database.fetch("active_lanes")
+        ]
+
+    async def promote(self, epoch: int, rooms: Mapping[tuple[str, int], int]) -> list[Queued]:
+        """Queue what is due: at most `rooms[lane, priority]` runs of each. A deposed leader moves nothing."""
+        wanted = [(lane, priority, places) for (lane, priority), places in rooms.items() if places > 0]
+        if not wanted:
+            return []
+        lanes, priorities, places = (list(column) for column in zip(*wanted, strict=True))
+        return [queued_from(row) for row in await self._database.fetch("promote", epoch, lanes, priorities, places)]
+
+    async def next_due(self, lanes: Sequence[str]) -> float | None:
+        """Return seconds until the next promotable run falls due (zero or less: already), None if none waits."""
+        seconds: float | None = await self._database.fetchval("next_due", list(lanes))
+        return seconds
+
+    async def queued_by_lane(self, lanes: Sequence[str], limit: int) -> dict[tuple[str, int], int]:
+        """Count queued runs by (lane, priority), each no further than `limit`."""
+        rows = await self._database.fetch("queued_by_lane", list(lanes), limit)
+        return {(row["lane"], row["priority"]): row["queued"] for row in rows}

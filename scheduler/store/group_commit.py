@@ -1,0 +1,105 @@
+"""Group commit: whatever waits when the previous flush returns goes into the next one.
+
+There is no timer. An idle system flushes a single item at once; a busy one batches by itself, because items gather
+while a flush is under way. One bad item cannot fail its neighbours: a batch that the database refuses is split in
+halves until the refusal stands alone. Deadlocks and serialisation failures are run again, since nothing was applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+import anyio
+
+from scheduler.store.database import RETRYABLE, StoreUnavailable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_ATTEMPTS = 5
+
+
+class GroupCommit(Generic[Item, Result]):
+    """Coalesces `submit` calls into `flush(items) -> results` (one result per item, in order).
+
+    Start `run` once for each connection that may flush at the same time. A submitter that is cancelled before its item
+    is taken withdraws it; once taken, the item is written whether or not anybody still waits.
+    """
+
+    def __init__(
+        self, flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], *, max_batch: int = 1000
+    ) -> None:
+        self._flush = flush
+        self._max_batch = max_batch
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._arrived = asyncio.Event()
+
+    @property
+    def backlog(self) -> int:
+        """How many items wait for the next flush."""
+        return len(self._waiting)
+
+    async def submit(self, item: Item) -> Result:
+        """Return the item's own result once its flush has committed; raises what its flush raised."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        self._arrived.set()
+        return await future
+
+    async def run(self) -> None:
+        """Flush until cancelled; a flush under way is finished first, so that nobody is left without an answer."""
+        try:
+            while True:
+                if not self._waiting:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                batch = self._take()
+                if batch:
+                    with anyio.CancelScope(shield=True):
+                        await self._settle(batch)
+                await anyio.lowlevel.checkpoint_if_cancelled()
+        finally:
+            self._fail(list(self._waiting), StoreUnavailable("this process is stopping"))
+            self._waiting.clear()
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+        while self._waiting and len(batch) < self._max_batch:
+            entry = self._waiting.popleft()
+            if not entry[1].done():
+                batch.append(entry)
+        return batch
+
+    async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._flush_with_retry([item for item, _ in batch])
+        except StoreUnavailable as error:
+            self._fail(batch, error)
+        except Exception as error:  # noqa: BLE001  # handed to whoever submitted the item
+            if len(batch) == 1:
+                self._fail(batch, error)
+                return
+            middle = len(batch) // 2
+            await self._settle(batch[:middle])
+            await self._settle(batch[middle:])
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+    async def _flush_with_retry(self, items: list[Item]) -> Sequence[Result]:
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return await self._flush(items)
+            except RETRYABLE:
+                continue
+        return await self._flush(items)
+
+    @staticmethod
+    def _fail(batch: list[tuple[Item, asyncio.Future[Result]]], error: Exception) -> None:
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(error)

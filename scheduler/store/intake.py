@@ -1,0 +1,284 @@
+"""How work enters: tasks and their first runs, committed before anybody is told that they were accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import anyio
+import msgspec
+
+from scheduler.domain.errors import Conflict
+from scheduler.domain.lane import lane_of
+from scheduler.domain.run import Queued
+from scheduler.domain.task import TaskSpec
+from scheduler.store.database import Database, Executor
+from scheduler.store.edges import Edge, judge
+from scheduler.store.execution import settle_onward
+from scheduler.store.group_commit import GroupCommit
+
+
+class NewTask(msgspec.Struct, frozen=True, gc=False):
+    """A validated task with its ids. `run_id` is None for a recurring one, which instead brings its first fire.
+
+    `straight` asks for the fast path: insert the run as `queued`, because nothing can block it and its lane has room.
+    """
+
+    task_id: UUID
+    run_id: UUID | None
+    namespace: str
+    actor: str
+    spec: TaskSpec
+    spec_json: bytes
+    edges: Sequence[Edge] = ()
+    straight: bool = False
+    traceparent: str | None = None
+    fire_cursor: datetime | None = None
+    next_fire_at: datetime | None = None
+
+    @property
+    def lane(self) -> str:
+        """The lane that its runs travel in."""
+        return lane_of(self.namespace, self.spec.queue, self.spec.executor, self.spec.requires)
+
+
+class Created(msgspec.Struct, frozen=True, gc=False):
+    """What was committed. `queued` must be offered to the broker."""
+
+    task_id: UUID
+    run_id: UUID | None
+    created_at: datetime
+    queued: Queued | None
+
+
+class Held(msgspec.Struct, frozen=True):
+    """Whoever used an idempotency key before."""
+
+    task_id: UUID
+    run_id: UUID | None
+    created_at: datetime
+
+
+class Intake:
+    """Creates tasks. `run` must be running for `create` to return."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known_lanes: set[str] = set()
+        self._plain: GroupCommit[NewTask, Created] = GroupCommit(self._flush_plain, max_batch=500)
+
+    async def run(self) -> None:
+        """Flush single creations until cancelled."""
+        await self._plain.run()
+
+    async def create(self, new: NewTask) -> Created:
+        """Create one task; coalesced with others when nothing about it needs a transaction of its own.
+
+        Raises Conflict (`name_taken`) for a recurring task whose name is in use, StoreUnavailable.
+        """
+        if new.run_id is not None and not new.edges:
+            return await self._plain.submit(new)
+        return (await self.create_batch([[new]]))[0]
+
+    async def create_batch(self, chunks: Iterable[Sequence[NewTask]]) -> list[Created]:
+        """Create all or nothing, in one transaction.
+
+        `chunks` may do its work (validating, encoding) while it is iterated: the next chunk is prepared while the
+        database writes the one before. What it raises rolls everything back and is raised here.
+        """
+        created: list[Created] = []
+        failure: Exception | None = None
+        async with self._database.transaction() as executor:
+            batch = _Batch(executor)
+            send, receive = anyio.create_memory_object_stream[Sequence[NewTask]](1)
+
+            async def write() -> None:
+                nonlocal failure
+                try:
+                    async for chunk in receive:
+                        created.extend(await self._insert(batch, chunk))
+                except Exception as error:  # noqa: BLE001  # raised again below, outside the task group
+                    failure = error
+                    receive.close()
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(write, name="batch insert")
+                with send:
+                    try:
+                        for chunk in chunks:
+                            await send.send(chunk)
+                            await anyio.lowlevel.checkpoint()
+                    except anyio.BrokenResourceError:
+                        pass  # the writer has failed and says why
+                    except Exception as error:  # noqa: BLE001  # raised again below, outside the task group
+                        failure = error
+                        group.cancel_scope.cancel()
+            if failure is not None:
+                raise failure
+            await batch.skip_hopeless()
+        return created
+
+    async def create_once(self, new: NewTask, key: str, fingerprint: bytes, ttl: float | None) -> Created | Held:
+        """Create one task under an idempotency key that is held for `ttl` seconds (None: for as long as the row lives).
+
+        Returns Held if the key was used before with the same fingerprint; raises Conflict (`idempotency_key_reused`)
+        if with another one.
+        """
+        async with self._database.transaction() as executor:
+            took = await executor.fetchval("hold_key", new.namespace, key, fingerprint, new.task_id, new.run_id, ttl)
+            if took is not None:
+                batch = _Batch(executor)
+                created = await self._insert(batch, [new])
+                await batch.skip_hopeless()
+                return created[0]
+            held = await executor.fetchrow("held_key", new.namespace, key)
+        if held is None or held["fingerprint"] != fingerprint:
+            raise Conflict("idempotency_key_reused", f"the idempotency key {key!r} was used for another request")
+        return Held(held["task_id"], held["run_id"], held["created_at"])
+
+    async def ensure_lanes(self, executor: Executor, tasks: Iterable[tuple[str, TaskSpec]]) -> None:
+        """Remember the lanes of (namespace, spec) pairs, so that the leader and the workers find them."""
+        unknown = {}
+        for namespace, spec in tasks:
+            lane = lane_of(namespace, spec.queue, spec.executor, spec.requires)
+            if lane not in self._known_lanes:
+                unknown[lane] = (
+                    lane,
+                    namespace,
+                    spec.queue,
+                    spec.executor,
+                    msgspec.json.encode(spec.requires),
+                )
+        if unknown:
+            rows = [unknown[lane] for lane in sorted(unknown)]
+            await executor.execute("insert_lanes", *(list(column) for column in zip(*rows, strict=True)))
+            self._known_lanes |= unknown.keys()
+
+    async def _flush_plain(self, new: Sequence[NewTask]) -> list[Created]:
+        await self.ensure_lanes(self._database, ((task.namespace, task.spec) for task in new))
+        return await insert_once(self._database, new, [0] * len(new))
+
+    async def _insert(self, batch: _Batch, chunk: Sequence[NewTask]) -> list[Created]:
+        await self.ensure_lanes(batch.executor, ((new.namespace, new.spec) for new in chunk))
+        return await batch.insert(chunk)
+
+
+class _Batch:
+    """One transaction that creates tasks chunk by chunk."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self._count = 0
+        self._runs: set[UUID] = set()
+        self._hopeless: list[UUID] = []
+
+    async def insert(self, chunk: Sequence[NewTask]) -> list[Created]:
+        """Insert one chunk; its edges may point at anything in the same batch, earlier or later."""
+        first_index, self._count = self._count, self._count + len(chunk)
+        once = [new for new in chunk if new.run_id is not None]
+        recurring = [new for new in chunk if new.run_id is None]
+        results = {created.task_id: created for created in await self._insert_once(once)} if once else {}
+        if recurring:
+            taken = await self._insert_recurring(recurring)
+            for index, new in enumerate(chunk, first_index):
+                if new.task_id in taken:
+                    raise Conflict("name_taken", f"/{index}/name: a recurring task is already named {new.spec.name!r}")
+            now = await self.executor.fetchval("database_now")
+            results |= {new.task_id: Created(new.task_id, None, now, None) for new in recurring}
+        return [results[new.task_id] for new in chunk]
+
+    async def skip_hopeless(self) -> None:
+        """End the runs whose dependencies cannot hold, now that every edge of the batch stands."""
+        if self._hopeless:
+            rows = await self.executor.fetch("skip_unsatisfiable", self._hopeless)
+            await settle_onward(self.executor, rows, ())
+
+    async def _insert_recurring(self, batch: Sequence[NewTask]) -> set[UUID]:
+        rows = await self.executor.fetch(
+            "insert_recurring",
+            [new.task_id for new in batch],
+            [new.namespace for new in batch],
+            [new.actor for new in batch],
+            [new.spec.name for new in batch],
+            [new.spec.queue for new in batch],
+            [new.spec_json for new in batch],
+            [new.fire_cursor for new in batch],
+            [new.next_fire_at for new in batch],
+        )
+        return {new.task_id for new in batch} - {row["id"] for row in rows}
+
+    async def _insert_once(self, batch: Sequence[NewTask]) -> list[Created]:
+        self._runs.update(new.run_id for new in batch if new.run_id is not None)
+        edges = [edge for new in batch for edge in new.edges]
+        if not edges:
+            return await insert_once(self.executor, batch, [0] * len(batch))
+        judged = iter(await judge(self.executor, edges, in_batch=self._runs))
+        unmet: list[int] = []
+        rows: list[tuple[object, ...]] = []
+        for new in batch:
+            waiting = 0
+            for position, edge in enumerate(new.edges):
+                upstream_run_id, state = next(judged)
+                waiting += state == "waiting"
+                if state == "impossible" and new.run_id is not None:
+                    self._hopeless.append(new.run_id)
+                rows.append(
+                    (
+                        new.run_id,
+                        position,
+                        edge.upstream_task_id,
+                        upstream_run_id,
+                        edge.upstream_fire,
+                        edge.condition,
+                        state,
+                    )
+                )
+            unmet.append(waiting)
+        created = await insert_once(self.executor, batch, unmet)
+        await self.executor.execute("insert_dependencies", *(list(column) for column in zip(*rows, strict=True)))
+        return created
+
+
+async def insert_once(executor: Executor, batch: Sequence[NewTask], unmet: Sequence[int]) -> list[Created]:
+    """Insert one-off tasks and their runs in one statement."""
+    states = ["queued" if new.straight and not new.edges else "pending" for new in batch]
+    specs = [new.spec for new in batch]
+    lanes = [new.lane for new in batch]
+    at = await executor.fetchval(
+        "insert_once",
+        [new.task_id for new in batch],
+        [new.run_id for new in batch],
+        [new.namespace for new in batch],
+        [new.actor for new in batch],
+        [spec.name for spec in specs],
+        [spec.queue for spec in specs],
+        lanes,
+        [spec.priority for spec in specs],
+        [new.spec_json for new in batch],
+        states,
+        [spec.run_at for spec in specs],
+        [spec.delay or 0.0 for spec in specs],
+        [spec.schedule_timeout for spec in specs],
+        unmet,
+        [spec.retry.max_attempts for spec in specs],
+        [new.traceparent for new in batch],
+    )
+    return [
+        Created(
+            new.task_id,
+            new.run_id,
+            at,
+            Queued(
+                run_id=new.run_id,
+                lane=lane,
+                priority=new.spec.priority,
+                run_at=new.spec.run_at or at,
+                seq=1,
+                traceparent=new.traceparent,
+            )
+            if state == "queued" and new.run_id is not None
+            else None,
+        )
+        for new, state, lane in zip(batch, states, lanes, strict=True)
+    ]

@@ -1,0 +1,91 @@
+"""Applies the plain SQL files of `migrations/`: forward only, one transaction each, in the format of dbmate.
+
+Several processes may start at once: an advisory lock lets one apply while the others wait and then find nothing to do.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from scheduler.store.database import Database
+
+_FILE = re.compile(r"(\d{14})_(\w+)\.sql")
+_LOCK = 0x64747320  # "dts "
+_PACKAGED = Path(__file__).parent.parent / "_migrations"
+_CHECKOUT = Path(__file__).parent.parent.parent / "migrations"
+
+
+class Migration(msgspec.Struct, frozen=True):
+    """One file: `version` is its time stamp, `up` the statements between `-- migrate:up` and `-- migrate:down`."""
+
+    version: str
+    name: str
+    up: str
+
+
+class MigrationStatus(msgspec.Struct, frozen=True):
+    """Whether one migration stands in the database."""
+
+    version: str
+    name: str
+    applied: bool
+
+
+def directory() -> Path:
+    """Return where the files are: inside an installed package, or at the top of a checkout."""
+    return _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
+
+
+def available(folder: Path | None = None) -> list[Migration]:
+    """Read every migration in order. Raises ValueError for a file that is not in dbmate's format."""
+    found = []
+    for path in sorted((folder or directory()).glob("*.sql")):
+        match = _FILE.fullmatch(path.name)
+        text = path.read_text("utf-8")
+        head, up, rest = text.partition("-- migrate:up\n")
+        if match is None or not up or head.strip():
+            raise ValueError(f"{path.name} is no migration: YYYYMMDDhhmmss_name.sql that begins with '-- migrate:up'")
+        found.append(Migration(match[1], match[2], rest.partition("-- migrate:down")[0]))
+    return found
+
+
+async def _applied(connection: Any) -> set[str]:
+    if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
+        return set()
+    return {row["version"] for row in await connection.fetch("SELECT version FROM schema_migrations")}
+
+
+async def up(database: Database, migrations: list[Migration] | None = None) -> list[Migration]:
+    """Apply what is missing and return it."""
+    done = []
+    async with database.session() as connection:
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK, timeout=300)
+        try:
+            await connection.execute("CREATE TABLE IF NOT EXISTS schema_migrations (version varchar(128) PRIMARY KEY)")
+            applied = await _applied(connection)
+            for migration in migrations if migrations is not None else available():
+                if migration.version in applied:
+                    continue
+                async with connection.transaction():
+                    await connection.execute(migration.up, timeout=3600)
+                    await connection.execute("INSERT INTO schema_migrations VALUES ($1)", migration.version)
+                done.append(migration)
+        finally:
+            await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+    return done
+
+
+async def status(database: Database) -> list[MigrationStatus]:
+    """Return every migration that this release knows, and whether it is applied."""
+    async with database.session() as connection:
+        applied = await _applied(connection)
+    return [MigrationStatus(m.version, m.name, m.version in applied) for m in available()]
+
+
+async def is_current(database: Database) -> bool:
+    """Say whether everything that this release needs is applied (a newer schema is fine)."""
+    return all(migration.applied for migration in await status(database))

@@ -117,7 +117,7 @@ CREATE INDEX tasks_recurring_due ON tasks_recurring (next_fire_at) WHERE NOT pau
 
 CREATE TABLE tasks_once PARTITION OF tasks FOR VALUES IN (false) PARTITION BY RANGE (id);
 
-CREATE INDEX tasks_by_name ON tasks (namespace, name);
+CREATE INDEX tasks_by_name ON tasks (namespace, name, id);
 CREATE INDEX tasks_by_tag ON tasks USING gin (tags) WHERE tags <> '{}';
 
 -- ---------------------------------------------------------------- runs

@@ -96,11 +96,11 @@ class Intake:
             async def write() -> None:
                 nonlocal failure
                 try:
-                    async for chunk in receive:
-                        created.extend(await self._insert(batch, chunk))
+                    with receive:
+                        async for chunk in receive:
+                            created.extend(await self._insert(batch, chunk))
                 except Exception as error:  # noqa: BLE001  # raised again below, outside the task group
                     failure = error
-                    receive.close()
 
             async with anyio.create_task_group() as group:
                 group.start_soon(write, name="batch insert")

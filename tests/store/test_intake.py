@@ -1,0 +1,151 @@
+"""Creating tasks: all or nothing, in groups, with dependencies judged while their upstreams hold still."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import anyio
+import pytest
+
+from scheduler.domain.errors import Conflict, FieldError, InvalidInput
+from scheduler.domain.task import TaskSpec, encode_spec
+from scheduler.store.database import Database
+from scheduler.store.intake import Created, Held, NewTask
+from tests.support.rows import IDS, after, bench, new_task, outcome, run_row
+
+pytestmark = pytest.mark.anyio
+
+
+def recurring(name: str) -> NewTask:
+    spec = TaskSpec(name=name, command=["/bin/true"], schedule="* * * * *")
+    return NewTask(IDS.one(), None, "default", "test", spec, encode_spec(spec))
+
+
+async def count(database: Database, table: str) -> int:
+    async with database.session() as connection:
+        return await connection.fetchval(f"SELECT count(*) FROM {table}")
+
+
+async def test_single_creations_that_arrive_together_share_commits(database: Database) -> None:
+    async with bench(database) as b:
+        async with database.session() as connection:
+            before = await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+        async with anyio.create_task_group() as group:
+            for n in range(100):
+                group.start_soon(b.intake.create, new_task(str(n)))
+        async with database.session() as connection:
+            transactions = (
+                await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint") - before
+            )
+    assert await count(database, "runs") == 100
+    assert transactions < 20
+
+
+async def test_a_batch_that_turns_out_invalid_halfway_leaves_nothing(database: Database) -> None:
+    def chunks() -> Iterator[list[NewTask]]:
+        yield [new_task() for _ in range(10)]
+        yield [new_task() for _ in range(10)]
+        raise InvalidInput([FieldError("/20/name", "is wrong")])
+
+    async with bench(database) as b:
+        with pytest.raises(InvalidInput):
+            await b.intake.create_batch(chunks())
+    assert await count(database, "tasks") == 0
+    assert await count(database, "runs") == 0
+
+
+async def test_a_batch_that_the_database_refuses_leaves_nothing(database: Database) -> None:
+    same = new_task()
+    async with bench(database) as b:
+        with pytest.raises(Exception, match="duplicate key"):
+            await b.intake.create_batch([[new_task(), same], [new_task()], [same]])
+    assert await count(database, "tasks") == 0
+
+
+async def test_answers_come_in_the_order_of_the_batch(database: Database) -> None:
+    tasks = [recurring("r") if n == 3 else new_task(str(n)) for n in range(7)]
+    async with bench(database) as b:
+        created = await b.intake.create_batch([tasks[:2], tasks[2:]])
+    assert [c.task_id for c in created] == [t.task_id for t in tasks]
+    assert created[3].run_id is None
+
+
+async def test_the_name_of_a_recurring_task_is_taken_once(database: Database) -> None:
+    async with bench(database) as b:
+        await b.intake.create(recurring("nightly"))
+        with pytest.raises(Conflict) as caught:
+            await b.intake.create_batch([[new_task(), recurring("nightly")]])
+    assert caught.value.code == "name_taken"
+    assert await count(database, "tasks") == 1
+
+
+async def test_a_dependency_may_point_at_a_later_chunk(database: Database) -> None:
+    upstream = new_task("upstream")
+    dependent = new_task("dependent", [after(upstream)])
+    async with bench(database) as b:
+        created = await b.intake.create_batch([[dependent], [upstream]])
+        await b.executions.finish(outcome(await b.claim(created[1])))
+    assert (await run_row(database, dependent.run_id))["state"] == "queued"
+
+
+async def test_a_dependent_of_a_hopeless_run_in_the_same_batch_is_skipped_too(database: Database) -> None:
+    upstream = new_task("upstream")
+    async with bench(database) as b:
+        created = await b.intake.create(upstream)
+        await b.executions.finish(outcome(await b.claim(created), "failed"))
+        hopeless = new_task("hopeless", [after(upstream)])
+        below = new_task("below", [after(hopeless)])
+        await b.intake.create_batch([[below], [hopeless]])
+    assert (await run_row(database, hopeless.run_id))["state"] == "skipped"
+    assert (await run_row(database, below.run_id))["state"] == "skipped"
+
+
+async def test_an_edge_that_is_being_inserted_makes_the_upstreams_end_wait(database: Database) -> None:
+    """The end either comes first and is judged at insertion, or comes second and sees the edge: never between."""
+    upstream = new_task("upstream")
+    dependent = new_task("dependent", [after(upstream)])
+    async with bench(database) as b:
+        claim = await b.claim(await b.intake.create(upstream))
+        finished = anyio.Event()
+
+        async def finish() -> None:
+            await b.executions.finish(outcome(claim))
+            finished.set()
+
+        async with anyio.create_task_group() as group:
+
+            def chunks() -> Iterator[list[NewTask]]:
+                yield [dependent]
+                group.start_soon(finish)
+                yield [new_task()]
+
+            await b.intake.create_batch(chunks())
+            await finished.wait()
+    assert (await run_row(database, dependent.run_id))["state"] == "queued"
+
+
+async def test_an_idempotency_key_returns_the_first_task_and_refuses_another_request(database: Database) -> None:
+    first, second = new_task("first"), new_task("second")
+    async with bench(database) as b:
+        created = await b.intake.create_once(first, "key", b"print", 3600)
+        again = await b.intake.create_once(second, "key", b"print", 3600)
+        with pytest.raises(Conflict) as caught:
+            await b.intake.create_once(second, "key", b"other", 3600)
+    assert isinstance(created, Created)
+    assert isinstance(again, Held)
+    assert (again.task_id, again.run_id) == (first.task_id, first.run_id)
+    assert caught.value.code == "idempotency_key_reused"
+    assert await count(database, "tasks") == 1
+
+
+async def test_two_requests_with_one_key_at_the_same_time_make_one_task(database: Database) -> None:
+    results: list[object] = []
+    async with bench(database) as b, anyio.create_task_group() as group:
+
+        async def create() -> None:
+            results.append(await b.intake.create_once(new_task(), "key", b"print", 3600))
+
+        for _ in range(5):
+            group.start_soon(create)
+    assert sorted(type(result).__name__ for result in results) == ["Created"] + ["Held"] * 4
+    assert await count(database, "tasks") == 1

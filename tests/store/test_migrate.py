@@ -1,0 +1,80 @@
+"""Migrations: the schema is what its migrations make, and any number of processes may start at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from scheduler.store import migrate
+from scheduler.store.database import Database
+from tests.support.schema import SNAPSHOT, describe
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_schema_equals_its_migrations(database_url: str) -> None:
+    """After a deliberate change: `python -m tests.support.schema`, and read the difference before committing it."""
+    assert await describe(database_url) == SNAPSHOT.read_text("utf-8").splitlines()
+
+
+async def test_concurrent_starts_apply_every_migration_once(empty_database_url: str) -> None:
+    applied: list[str] = []
+
+    async def start() -> None:
+        database = await Database.connect(empty_database_url, name="starter", max_size=2)
+        applied.extend(migration.version for migration in await migrate.up(database))
+        await database.close()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(start)
+    assert applied == [migration.version for migration in migrate.available()]
+
+
+async def test_status_and_a_second_run_report_that_nothing_is_missing(empty_database_url: str) -> None:
+    database = await Database.connect(empty_database_url, name="operator", max_size=2)
+    assert not await migrate.is_current(database)
+    assert not any(migration.applied for migration in await migrate.status(database))
+    await migrate.up(database)
+    assert await migrate.up(database) == []
+    assert await migrate.is_current(database)
+    await database.close()
+
+
+async def test_a_migration_that_fails_leaves_the_schema_as_it_was(empty_database_url: str) -> None:
+    database = await Database.connect(empty_database_url, name="operator", max_size=2)
+    broken = [
+        migrate.Migration("20000101000001", "good", "CREATE TABLE good (x int);"),
+        migrate.Migration("20000101000002", "bad", "CREATE TABLE bad (x int); SELECT nonsense;"),
+    ]
+    with pytest.raises(Exception, match="nonsense"):
+        await migrate.up(database, broken)
+    async with database.session() as connection:
+        tables = await connection.fetchrow("SELECT to_regclass('good') AS good, to_regclass('bad') AS bad")
+        versions = await connection.fetch("SELECT version FROM schema_migrations")
+    assert tables["good"] is not None
+    assert tables["bad"] is None
+    assert [row["version"] for row in versions] == ["20000101000001"]
+    await migrate.up(database, [broken[0], migrate.Migration("20000101000002", "bad", "CREATE TABLE bad (x int);")])
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("20260101000000_x.sql", "SELECT 1;\n"),
+        ("1_x.sql", "-- migrate:up\n"),
+        ("20260101000000.sql", "-- migrate:up\n"),
+    ],
+)
+def test_a_file_that_is_not_in_the_format_is_refused_by_name(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match="is no migration"):
+        migrate.available(tmp_path)
+
+
+def test_what_stands_below_migrate_down_is_never_applied(tmp_path: Path) -> None:
+    (tmp_path / "20260101000000_x.sql").write_text("-- migrate:up\nSELECT 1;\n-- migrate:down\nDROP TABLE t;\n")
+    assert migrate.available(tmp_path) == [migrate.Migration("20260101000000", "x", "SELECT 1;\n")]

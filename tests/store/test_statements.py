@@ -1,0 +1,56 @@
+"""The loader of named statements."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scheduler.domain.run import TRANSITIONS
+from scheduler.store.statements import STATEMENTS, load, parse
+
+
+def test_a_file_is_split_into_named_statements_and_fragments() -> None:
+    statements, fragments = parse("-- name: a\n-- x → y\nSELECT 1;\n\n-- fragment: f\nSELECT 2\n")
+    assert statements == {"a": "-- x → y\nSELECT 1;"}
+    assert fragments == {"f": "SELECT 2"}
+
+
+def test_a_name_given_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="a is defined twice"):
+        parse("-- name: a\nSELECT 1\n-- name: a\nSELECT 2\n")
+
+
+def test_an_include_takes_in_a_fragment_of_another_file(tmp_path: Path) -> None:
+    (tmp_path / "one.sql").write_text("-- name: a\nSELECT\n  -- include: columns\nFROM t;\n")
+    (tmp_path / "two.sql").write_text("-- fragment: columns\nx, y\n")
+    assert load(tmp_path)["a"] == "SELECT\nx, y\nFROM t"
+
+
+def test_an_unknown_fragment_and_a_name_in_two_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "one.sql").write_text("-- name: a\n-- include: missing\n")
+    with pytest.raises(ValueError, match="no fragment missing"):
+        load(tmp_path)
+    (tmp_path / "one.sql").write_text("-- name: a\nSELECT 1\n")
+    (tmp_path / "two.sql").write_text("-- name: a\nSELECT 1\n")
+    with pytest.raises(ValueError, match=r"two\.sql defines again: a"):
+        load(tmp_path)
+
+
+def test_every_statement_says_what_it_does() -> None:
+    headless = [name for name, text in STATEMENTS.items() if not re.match(r"-- .*(→|reads|keeps|locks)", text)]
+    assert headless == []
+
+
+def test_every_transition_of_a_run_that_a_statement_announces_is_one_of_the_machine() -> None:
+    """A statement that says `x → y` with run states on both sides must name a documented transition."""
+    states = set(TRANSITIONS)
+    for name, text in STATEMENTS.items():
+        for line in (line for line in text.splitlines() if line.startswith("-- ") and "→" in line):
+            origins, _, targets = line[3:].partition("→")
+            sources = [word for word in re.findall(r"\w+", origins) if word in states]
+            ends = [word for word in re.findall(r"\w+", targets.partition(",")[0]) if word in states]
+            for source in sources:
+                for end in ends:
+                    assert end in TRANSITIONS[source], f"{name}: {source} → {end} is no transition"

@@ -1,0 +1,5 @@
+"""`python -m scheduler` is `dts`."""
+
+from scheduler.cli import main
+
+main()

@@ -1,0 +1,197 @@
+"""Wake-ups and control messages by pub/sub: one connection per process, however many listeners.
+
+Messages are hints and may get lost; whoever needs certainty looks into PostgreSQL. After every (re)connection each
+listener is therefore told of a gap. Nothing here ever blocks on a slow listener: buffers are bounded, and what they
+cannot hold is a gap too.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError
+
+from scheduler.broker.errors import BrokerUnavailable
+from scheduler.broker.keys import channel_key
+from scheduler.broker.link import Command, Link, pack
+from scheduler.health import Health
+from scheduler.service import Backoff, Wake, run_loop
+
+OnMessage = Callable[[bytes], None]
+OnGap = Callable[[], None]
+
+_CONNECT_DEADLINE: Final = 1.0  # seconds
+_READ_FOR: Final = 5.0  # seconds between pings; one that finds the last unanswered ends the connection
+
+
+class Listener:
+    """One registration: `on_message` and `on_gap` are called by the reading task, and must not block or raise."""
+
+    def __init__(self, channel: str, on_message: OnMessage, on_gap: OnGap | None) -> None:
+        self.key = channel_key(channel)
+        self.on_message = on_message
+        self.on_gap = on_gap
+        self.active = anyio.Event()
+        """Set once the server has confirmed the subscription: later messages arrive."""
+
+
+class Subscriber:
+    """Reads all subscribed channels for this process; `run` does the work and goes on for ever."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._listeners: dict[bytes, list[Listener]] = {}
+        self._connection: AbstractConnection | None = None
+        self._asked: set[bytes] = set()  # channels for which SUBSCRIBE was sent
+        self._confirmed: set[bytes] = set()
+        self._reading: anyio.CancelScope | None = None
+        self._pinged = False
+
+    def add(self, channel: str, on_message: OnMessage, on_gap: OnGap | None = None) -> Listener:
+        """Register a listener; takes effect at once if the connection stands."""
+        listener = Listener(channel, on_message, on_gap)
+        self._listeners.setdefault(listener.key, []).append(listener)
+        if listener.key in self._confirmed:
+            listener.active.set()
+        self._interrupt()
+        return listener
+
+    def remove(self, listener: Listener) -> None:
+        """End the registration."""
+        listeners = self._listeners.get(listener.key, [])
+        if listener in listeners:
+            listeners.remove(listener)
+        if not listeners:
+            self._listeners.pop(listener.key, None)
+            self._interrupt()
+
+    async def run(self, health: Health) -> None:
+        """Stay subscribed, reconnecting as often as it takes, until cancelled."""
+        try:
+            await run_loop(
+                "broker.subscriber", self._step, wake=Wake(), health=health, backoff=Backoff(base=0.05, cap=1.0)
+            )
+        finally:
+            await self._disconnect()
+
+    async def _step(self) -> float:
+        """Connect and subscribe; then, in later steps, read for a while, or until the set of channels has changed."""
+        try:
+            connected = self._connection is not None
+            connection = self._connection or await self._connect()
+            await self._synchronise(connection)
+            if not connected:
+                return 0.0
+            with anyio.move_on_after(_READ_FOR) as self._reading:
+                while True:
+                    self._take(await connection.read_response(disconnect_on_error=False))
+                    self._pinged = False
+            if self._reading.deadline <= anyio.current_time():
+                await self._ping(connection)
+        except (RedisError, OSError, BrokerUnavailable) as error:
+            await self._disconnect()
+            raise BrokerUnavailable(f"Redis is away: {str(error) or 'no answer in time'}") from error
+        finally:
+            self._reading = None
+        return 0.0
+
+    async def _connect(self) -> AbstractConnection:
+        with anyio.fail_after(_CONNECT_DEADLINE):
+            self._connection = await self._link.open()
+        self._pinged = False
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        self._asked.clear()
+        self._confirmed.clear()
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def _synchronise(self, connection: AbstractConnection) -> None:
+        wanted = set(self._listeners)
+        commands: list[Command] = []
+        if missing := wanted - self._asked:
+            commands.append((b"SUBSCRIBE", *missing))
+        if surplus := self._asked - wanted:
+            commands.append((b"UNSUBSCRIBE", *surplus))
+            self._confirmed -= surplus
+        self._asked = wanted
+        if commands:
+            with anyio.fail_after(_CONNECT_DEADLINE):
+                await connection.send_packed_command(pack(commands), check_health=False)
+
+    async def _ping(self, connection: AbstractConnection) -> None:
+        if self._pinged:
+            raise TimeoutError("the ping was not answered")
+        self._pinged = True
+        with anyio.fail_after(_CONNECT_DEADLINE):
+            await connection.send_packed_command(pack([(b"PING",)]), check_health=False)
+
+    def _take(self, reply: object) -> None:
+        if not isinstance(reply, list) or len(reply) != 3:
+            return  # the answer to a ping
+        kind, key, payload = reply
+        if kind == b"subscribe" and key in self._asked:
+            self._confirmed.add(key)
+            for listener in tuple(self._listeners.get(key, ())):
+                listener.active.set()
+                if listener.on_gap is not None:
+                    listener.on_gap()
+        elif kind == b"message":
+            for listener in tuple(self._listeners.get(key, ())):
+                listener.on_message(payload)
+
+    def _interrupt(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+
+
+class Subscription:
+    """The messages of one channel as an async iterator: `async with broker.subscribe("logs:…") as messages`.
+
+    Holds at most `buffer` messages; beyond that the oldest is dropped. `gaps` counts (re)connections and drops.
+    """
+
+    def __init__(self, subscriber: Subscriber, channel: str, buffer: int) -> None:
+        self._subscriber = subscriber
+        self._channel = channel
+        self._messages: deque[bytes] = deque(maxlen=buffer)
+        self._wake = Wake()
+        self._listener: Listener | None = None
+        self.gaps = 0
+
+    async def __aenter__(self) -> Self:
+        self._listener = self._subscriber.add(self._channel, self._take, self._gap)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._listener is not None:
+            self._subscriber.remove(self._listener)
+
+    async def active(self) -> None:
+        """Wait until the server has confirmed: whatever is published from now on arrives, as long as Redis stays."""
+        if self._listener is not None:
+            await self._listener.active.wait()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            while self._messages:
+                yield self._messages.popleft()
+            await self._wake.wait()
+
+    def _take(self, payload: bytes) -> None:
+        if len(self._messages) == self._messages.maxlen:
+            self.gaps += 1
+        self._messages.append(payload)
+        self._wake.set()
+
+    def _gap(self) -> None:
+        self.gaps += 1

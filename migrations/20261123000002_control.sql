@@ -28,6 +28,7 @@ BEGIN
   IF EXISTS (SELECT FROM dead_letter_tasks WHERE state = 'open' AND run_id >= first AND run_id < next) THEN
     RETURN 'open dead letters';
   END IF;
+  RETURN NULL;
 END
 $$;
 

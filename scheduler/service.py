@@ -42,6 +42,8 @@ Step = Callable[[], Awaitable[float | None]]
 
 _log = get_logger("service")
 
+_WORTH_A_LINE = 8  # failures to reach what may still be starting beside us: about a second
+
 
 class Unavailable(Exception):
     """A dependency is away. Retryable; logged in one line, without a traceback."""
@@ -165,7 +167,8 @@ async def until_available(
         except retry_on as error:
             failures += 1
             health.report(name, False, str(error))
-            _note_failure(name, error if isinstance(error, Unavailable) else Unavailable(str(error)), failures)
+            if failures >= _WORTH_A_LINE:
+                _note_failure(name, error if isinstance(error, Unavailable) else Unavailable(str(error)), failures)
             await sleep(backoff.delay(failures))
         else:
             health.report(name, True)
@@ -188,8 +191,8 @@ class Service:
         self._health = health
         self._group: anyio.abc.TaskGroup
         self._wakes: list[Wake] = []
-        self._running = 0
-        self._idle = Wake()
+        self._draining = 0
+        self._drained = Wake()
 
     async def __aenter__(self) -> Self:
         self._group = anyio.create_task_group()
@@ -203,10 +206,15 @@ class Service:
         self._group.cancel_scope.cancel()
         return await self._group.__aexit__(kind, error, trace)
 
-    def start(self, name: str, run: Callable[..., Coroutine[Any, Any, Any]], *args: object) -> None:
-        """Run `run(*args)` in the background. An error in it is logged and ends the whole service."""
-        self._running += 1
-        self._group.start_soon(self._supervise, name, run, args, name=f"{self.name}:{name}")
+    def start(
+        self, name: str, run: Callable[..., Coroutine[Any, Any, Any]], *args: object, drains: bool = False
+    ) -> None:
+        """Run `run(*args)` in the background. An error in it is logged and ends the whole service.
+
+        `drains` says that it ends by itself once `stopping` is set: then `drain` waits for it.
+        """
+        self._group.start_soon(self._supervise, name, run, args, drains, name=f"{self.name}:{name}")
+        self._draining += drains
 
     def loop(
         self,
@@ -232,25 +240,24 @@ class Service:
                 backoff=backoff,
             )
 
-        self.start(name, run)
+        self.start(name, run, drains=True)
         return wake
 
     async def drain(self, seconds: float) -> bool:
-        """Ask everything to stop and wait at most `seconds`; True if nothing runs any more.
+        """Ask everything to stop and wait at most `seconds` for what drains; True if all of that has ended.
 
-        Loops end after their current step; other tasks have to watch `stopping`. What still runs is cancelled
-        when the service is left.
+        Loops end after their current step. What still runs is cancelled when the service is left.
         """
         self.stopping.set()
         for wake in self._wakes:
             wake.set()
         with anyio.move_on_after(seconds):
-            while self._running:
-                await self._idle.wait()
-        return not self._running
+            while self._draining:
+                await self._drained.wait()
+        return not self._draining
 
     async def _supervise(
-        self, name: str, run: Callable[..., Coroutine[Any, Any, Any]], args: tuple[object, ...]
+        self, name: str, run: Callable[..., Coroutine[Any, Any, Any]], args: tuple[object, ...], drains: bool
     ) -> None:
         try:
             await run(*args)
@@ -259,5 +266,5 @@ class Service:
             _log.error("task failed", component=f"{self.name}.{name}", exc_info=error)
             raise
         finally:
-            self._running -= 1
-            self._idle.set()
+            self._draining -= drains
+            self._drained.set()

@@ -7,7 +7,7 @@ a table was empty (a sequential scan, a hash join over all history) would otherw
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -103,16 +103,24 @@ class Database(Executor):
 
     @classmethod
     async def connect(
-        cls, url: str, *, name: str, min_size: int = 1, max_size: int = 8, statement_timeout: float = 30.0
+        cls,
+        url: str,
+        *,
+        name: str,
+        min_size: int = 1,
+        max_size: int = 8,
+        statement_timeout: float = 30.0,
+        settings: Mapping[str, str] | None = None,
     ) -> Self:
-        """Open the pool; `name` shows up in pg_stat_activity, times are in seconds.
+        """Open the pool; `name` shows up in pg_stat_activity, times are in seconds, `settings` are for every session.
 
         Raises StoreUnavailable when the server cannot be reached: roles wait for it and try again.
         """
-        settings = {
+        session = {
             **_SETTINGS,
             "application_name": name,
             "statement_timeout": str(int(statement_timeout * 1000)),
+            **(settings or {}),
         }
         try:
             pool = await asyncpg.create_pool(
@@ -122,7 +130,7 @@ class Database(Executor):
                 max_inactive_connection_lifetime=0,
                 connection_class=_Connection,
                 init=_prepare,
-                server_settings=settings,
+                server_settings=session,
                 timeout=5,
                 command_timeout=statement_timeout + 5,
             )

@@ -2,7 +2,8 @@
 
 A file holds statements and fragments. `-- name: x` begins a statement and the comment below it says which transition it
 makes (`-- from → to`) or what it reads. `-- fragment: x` begins text that a statement
-takes in with a line `-- include: x`.
+takes in with a line `-- include: x`;
+fragments may include fragments.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def load(directory: Path = _DIRECTORY) -> Mapping[str, str]:
     def resolve(match: re.Match[str]) -> str:
         if match[1] not in fragments:
             raise ValueError(f"no fragment {match[1]}")
-        return fragments[match[1]]
+        return _INCLUDE.sub(resolve, fragments[match[1]])
 
     return MappingProxyType(
         {name: _INCLUDE.sub(resolve, text).rstrip().rstrip(";") for name, text in statements.items()}

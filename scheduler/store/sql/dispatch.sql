@@ -49,6 +49,6 @@ CROSS JOIN generate_series(0, 9) AS p(priority)
 CROSS JOIN LATERAL (
   SELECT count(*) AS n FROM (
     SELECT FROM runs r WHERE r.state = 'queued' AND r.lane = l.lane AND r.priority = p.priority LIMIT $2
-  ) AS some
+  ) AS up_to_limit
 ) AS counted
 WHERE counted.n > 0

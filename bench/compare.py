@@ -1,0 +1,71 @@
+"""What changed between two reports, by ratios where there are any: machines and days differ, ratios less so."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bench.model import Measurement, Report, number, times
+
+Verdict = Literal["better", "worse", "within the spread", "changed", ""]
+_STYLE: dict[str, str] = {"better": "green", "worse": "red"}
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One measurement of both reports; `factor` is the second figure over the first, of ratios if both have one."""
+
+    question: str
+    name: str
+    unit: str
+    before: float
+    after: float
+    by_ratio: bool
+    factor: float | None
+    verdict: Verdict
+
+
+def compare(first: Report, second: Report) -> list[Change]:
+    """Return the changes from `first` to `second`, in the order of the second."""
+    known = {(answer.question, m.name): m for answer in first.answers for m in answer.measurements}
+    return [
+        _change(answer.question, known[answer.question, m.name], m)
+        for answer in second.answers
+        for m in answer.measurements
+        if (answer.question, m.name) in known
+    ]
+
+
+def _change(question: str, before: Measurement, after: Measurement) -> Change:
+    by_ratio = before.ratio is not None and after.ratio is not None
+    old, new = (before.ratio, after.ratio) if by_ratio else (before.median, after.median)
+    assert old is not None
+    assert new is not None
+    factor = new / old if old else None
+    return Change(question, after.name, after.unit, old, new, by_ratio, factor, _verdict(before, after, factor))
+
+
+def _verdict(before: Measurement, after: Measurement, factor: float | None) -> Verdict:
+    """Only what leaves the spread of both is called a change."""
+    if factor is None:
+        return ""
+    spread = max((m.high - m.low) / m.median if m.median else 0.0 for m in (before, after))
+    if abs(factor - 1) <= max(spread, 0.02):
+        return "within the spread"
+    if after.better == "neither":
+        return "changed"
+    return "better" if (factor > 1) == (after.better == "higher") else "worse"
+
+
+def show(console: Console, changes: list[Change]) -> None:
+    """Print the changes as a table."""
+    table = Table("question", "figure", "before", "after", "change", "")
+    for change in changes:
+        figures = [times(v) if change.by_ratio else f"{number(v)} {change.unit}" for v in (change.before, change.after)]
+        moved = "" if change.factor is None else f"{change.factor - 1:+.1%}"
+        row = (change.question, change.name, *figures, moved, change.verdict)
+        table.add_row(*map(escape, row), style=_STYLE.get(change.verdict))
+    console.print(table)

@@ -1,0 +1,43 @@
+"""The small C programs of the bench: compiled when first needed, into the run's own directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import anyio
+
+SOURCES = Path(__file__).parent
+
+
+class Programs:
+    """Compiles `<name>.c`; where there is no C compiler, says so instead of measuring something slower."""
+
+    def __init__(self, work: Path) -> None:
+        self._directory = work / "programs"
+        self._compiler = next(
+            (
+                path
+                for name in (os.environ.get("CC", ""), "cc", "gcc", "clang")
+                if name and (path := shutil.which(name))
+            ),
+            None,
+        )
+
+    @property
+    def compiler(self) -> str | None:
+        """Where the C compiler is, or None."""
+        return self._compiler
+
+    async def build(self, name: str) -> Path | None:
+        """Return the compiled program, which any user may execute, or None without a compiler."""
+        if self._compiler is None:
+            return None
+        program = self._directory / name
+        if not program.exists():
+            self._directory.mkdir(exist_ok=True)
+            await anyio.run_process([self._compiler, "-O2", "-o", str(program), str(SOURCES / f"{name}.c")])
+            self._directory.chmod(0o755)
+            program.chmod(0o755)
+        return program

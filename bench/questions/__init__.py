@@ -1,0 +1,26 @@
+"""The questions, in the order in which a report answers them. A new one is a module here and a line below."""
+
+from __future__ import annotations
+
+from bench.question import Question
+from bench.questions.backlog import Backlog
+from bench.questions.batch_submit import BatchSubmit
+from bench.questions.bulk_true import BulkTrue
+from bench.questions.chain import Chain
+from bench.questions.cron_storm import CronStorm
+from bench.questions.idle import Idle
+from bench.questions.single_posts import SinglePosts
+from bench.questions.spawn_limit import SpawnLimit
+from bench.questions.submit_to_start import SubmitToStart
+
+QUESTIONS: tuple[type[Question], ...] = (
+    SpawnLimit,
+    BulkTrue,
+    SubmitToStart,
+    BatchSubmit,
+    SinglePosts,
+    Chain,
+    CronStorm,
+    Backlog,
+    Idle,
+)

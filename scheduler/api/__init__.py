@@ -1,0 +1,12 @@
+"""The api role: HTTP in, committed work out.
+
+`app` takes a request to its handler by the table in `routes`; the handlers of `submit`, `tasks`, `edits`, `triggers`,
+`runs`, `logs`, `dead_letters`, `fleet` and `probes` use the stores; `offers` tells Redis afterwards. `role` puts it
+together.
+"""
+
+from scheduler.api.listening import NotLoopback
+from scheduler.api.role import serve
+from scheduler.api.settings import ApiSettings
+
+__all__ = ["ApiSettings", "NotLoopback", "serve"]

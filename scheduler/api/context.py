@@ -1,0 +1,88 @@
+"""Everything that handlers share, made once when the role starts."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import anyio
+import msgspec
+
+from scheduler.api.admission import Admission
+from scheduler.api.offers import Offers
+from scheduler.api.settings import ApiSettings
+from scheduler.broker import Broker
+from scheduler.domain.clock import Clock
+from scheduler.domain.errors import NotFound
+from scheduler.domain.ids import IdSource
+from scheduler.health import Health
+from scheduler.metrics import Metrics
+from scheduler.store.database import Database
+from scheduler.store.dead_letters import DeadLetters
+from scheduler.store.explain import Explain
+from scheduler.store.intake import Intake
+from scheduler.store.queues import Queues
+from scheduler.store.runs import Runs
+from scheduler.store.tasks import Tasks
+
+_T = TypeVar("_T")
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """`stopping` is set when the process was asked to stop: streams end, readiness fails."""
+
+    settings: ApiSettings
+    clock: Clock
+    ids: IdSource
+    database: Database
+    broker: Broker
+    intake: Intake
+    tasks: Tasks
+    runs: Runs
+    dead_letters: DeadLetters
+    queues: Queues
+    explain: Explain
+    offers: Offers
+    admission: Admission
+    health: Health
+    metrics: Metrics
+    stopping: anyio.Event
+
+    @classmethod
+    def over(
+        cls,
+        database: Database,
+        broker: Broker,
+        clock: Clock,
+        health: Health,
+        settings: ApiSettings,
+        *,
+        stopping: anyio.Event,
+        metrics: Metrics,
+    ) -> Context:
+        """Build the context over one database and one broker."""
+        queues = Queues(database)
+        return cls(
+            settings=settings,
+            clock=clock,
+            ids=IdSource(clock),
+            database=database,
+            broker=broker,
+            intake=Intake(database),
+            tasks=Tasks(database),
+            runs=Runs(database),
+            dead_letters=DeadLetters(database),
+            queues=queues,
+            explain=Explain(database),
+            offers=Offers(broker, clock),
+            admission=Admission(queues, clock, settings),
+            health=health,
+            metrics=metrics,
+            stopping=stopping,
+        )
+
+
+def found(value: _T | None, kind: str, key: object) -> _T:
+    """Return what a look-up gave. Raises NotFound if that was nothing."""
+    if value is None:
+        raise NotFound(kind, key)
+    return value

@@ -1,0 +1,142 @@
+"""Changing a definition: PUT replaces it, PATCH merges into it (RFC 7396); only these raise a task's version.
+
+Waiting runs follow the new definition; an executing attempt ends under the one it began with. A task stays what it is:
+one-off ones do not become recurring, nor the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from scheduler.api.context import Context, found
+from scheduler.api.definitions import first_fire, refuse_cycle_with, resolve, with_ids
+from scheduler.api.payloads import task_answer
+from scheduler.api.requests import Request, decode
+from scheduler.api.responses import Reply, answer, etag
+from scheduler.api.tasks import demand_version
+from scheduler.domain.errors import Conflict, FieldError, InvalidInput
+from scheduler.domain.lane import lane_of
+from scheduler.domain.task import TaskSpec, decode_spec, encode_spec
+from scheduler.domain.validation import normalise
+from scheduler.store.tasks import Edit, StoredTask
+
+_spec = msgspec.json.Decoder(TaskSpec)
+_object = msgspec.json.Decoder(dict[str, Any])
+_timing = ("schedule", "timezone", "starts_at", "ends_at", "dst_gap", "name")
+
+NewSpec = Callable[[StoredTask], TaskSpec]
+
+
+async def replace_task(api: Context, request: Request) -> Reply:
+    """Replace a task's definition."""
+    request.demand_json()
+    spec = decode(_spec, await request.body(api.settings.max_body, api.settings.body_timeout))
+    return await _change(api, request, lambda _: spec)
+
+
+async def patch_task(api: Context, request: Request) -> Reply:
+    """Merge a patch into a task's definition; null takes a field back to its default."""
+    request.demand_json()
+    patch = decode(_object, await request.body(api.settings.max_body, api.settings.body_timeout))
+    return await _change(api, request, lambda task: patched(task.spec, patch))
+
+
+def patched(spec_json: bytes, patch: dict[str, Any]) -> TaskSpec:
+    """Return a stored spec with a merge patch applied. Raises a 400 Refusal if it is no spec any more."""
+    return decode(_spec, msgspec.json.encode(merge(msgspec.json.decode(spec_json), patch)))
+
+
+def merge(target: Any, patch: Any) -> Any:
+    """Apply an RFC 7396 merge patch to a JSON value."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge(merged.get(key), value)
+    return merged
+
+
+async def _change(api: Context, request: Request, new_spec: NewSpec) -> Reply:
+    task_id, expected = request.uuid("task"), request.if_match()
+    task = found(await api.tasks.get(request.namespace, task_id), "task", task_id)
+    demand_version(task, expected)
+    await change_definition(api, request, task, new_spec(task), expected)
+    changed = found(await api.tasks.get(request.namespace, task_id), "task", task_id)
+    return answer(task_answer(changed), 200, (etag(changed.version),))
+
+
+async def change_definition(
+    api: Context, request: Request, task: StoredTask, wanted: TaskSpec, expected: int | None
+) -> None:
+    """Store a new definition of a task that was just read; nothing happens if it says what the old one says.
+
+    Raises InvalidInput, PreconditionFailed, or Conflict if the task was changed meanwhile.
+    """
+    now = api.clock.now()
+    old = decode_spec(task.spec)
+    spec = await _valid(api, task, old, normalise(wanted, now))
+    spec_json = encode_spec(spec)
+    if spec == old:
+        return
+    edit = Edit(
+        task_id=task.id,
+        version=task.version,
+        actor=request.actor,
+        spec=spec,
+        spec_json=spec_json,
+        lane=lane_of(task.namespace, spec.queue, spec.executor, spec.requires),
+        run_at=_new_time(old, spec, now),
+        fire_cursor=now if _replanned(old, spec) else None,
+        next_fire_at=first_fire(spec, task.created_at, now) if _replanned(old, spec) else task.next_fire_at,
+    )
+    try:
+        async with api.database.transaction() as executor:
+            locked = found(await api.tasks.lock(executor, task.namespace, task.id), "task", task.id)
+            demand_version(locked, expected)
+            if locked.version != task.version:
+                raise Conflict("changed_meanwhile", "the task was changed at the same time; read it and try again")
+            await api.intake.ensure_lanes(executor, [(task.namespace, spec)])
+            if not _replanned(old, spec):
+                edit = msgspec.structs.replace(edit, next_fire_at=locked.next_fire_at)
+            await api.tasks.edit(executor, edit)
+    except asyncpg.UniqueViolationError:
+        raise Conflict("name_taken", f"a recurring task is already named {spec.name!r}") from None
+    api.offers.wake_control()
+
+
+async def _valid(api: Context, task: StoredTask, old: TaskSpec, spec: TaskSpec) -> TaskSpec:
+    if (spec.schedule is not None) != task.recurring:
+        kind = "recurring" if task.recurring else "one-off"
+        raise InvalidInput([FieldError("/schedule", f"a {kind} task stays one: create another task instead")])
+    if not task.recurring:
+        if spec.depends_on != old.depends_on:
+            detail = "what a one-off task waits for is fixed when it is created"
+            raise InvalidInput([FieldError("/depends_on", detail)])
+        return spec
+    if not spec.depends_on:
+        return spec
+    resolved = await resolve(api.tasks, task.namespace, [spec], at="")
+    # A name of its own in `depends_on` was a cycle already: what is left are stored tasks.
+    upstream = [target for target in resolved.targets[0] if isinstance(target, UUID)]
+    await refuse_cycle_with(api.tasks, task.namespace, task.id, spec.name, upstream)
+    return with_ids(spec, upstream, [])
+
+
+def _replanned(old: TaskSpec, new: TaskSpec) -> bool:
+    return new.schedule is not None and any(getattr(old, name) != getattr(new, name) for name in _timing)
+
+
+def _new_time(old: TaskSpec, new: TaskSpec, now: datetime) -> datetime | None:
+    """Return when a one-off task's waiting run shall run instead, None if the edit says nothing about it."""
+    if new.schedule is not None or (old.run_at, old.delay) == (new.run_at, new.delay):
+        return None
+    return new.run_at or now + timedelta(seconds=float(new.delay or 0))

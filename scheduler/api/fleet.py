@@ -1,0 +1,51 @@
+"""Queues and workers: what there is, and pausing a queue."""
+
+from __future__ import annotations
+
+from scheduler.api.context import Context
+from scheduler.api.payloads import QueueAnswer, Queues, Workers
+from scheduler.api.requests import Request
+from scheduler.api.responses import Reply, answer
+from scheduler.broker import BrokerUnavailable
+from scheduler.domain.errors import NotFound
+
+_LONGEST_NAME = 255
+
+
+async def list_queues(api: Context, request: Request) -> Reply:
+    """List every queue that work was ever put in."""
+    return answer(Queues(items=await api.queues.queues(request.namespace)))
+
+
+async def pause_queue(api: Context, request: Request) -> Reply:
+    """Stop starting runs of a queue; executing ones go on, new ones are accepted and wait."""
+    name = _name(request)
+    lanes = await api.queues.set_paused(request.namespace, name, request.actor, paused=True)
+    api.offers.close(lanes)
+    try:
+        for lane in lanes:
+            await api.broker.mark_closed(lane)
+    except BrokerUnavailable:
+        pass  # the claim asks PostgreSQL again: this only saves it the trouble
+    api.offers.wake_control()
+    return answer(QueueAnswer(name=name, paused=True))
+
+
+async def resume_queue(api: Context, request: Request) -> Reply:
+    """Start runs of a queue again."""
+    name = _name(request)
+    await api.queues.set_paused(request.namespace, name, request.actor, paused=False)
+    api.offers.wake_control()
+    return answer(QueueAnswer(name=name, paused=False))
+
+
+async def list_workers(api: Context, request: Request) -> Reply:  # noqa: ARG001 - every handler takes both
+    """List the workers that are there, and those that went in the last hour."""
+    return answer(Workers(items=await api.queues.workers()))
+
+
+def _name(request: Request) -> str:
+    name = request.params["name"]
+    if len(name) > _LONGEST_NAME:
+        raise NotFound("queue", name[:50])
+    return name

@@ -1,0 +1,102 @@
+"""What has to be told to Redis after a commit, off the path of the answer.
+
+Runs that were queued are offered, the leader is woken, workers hear of cancels. One loop sends whatever has gathered
+since its last round trip, so a busy API batches by itself; nothing waits for it, and while Redis is away it is dropped:
+PostgreSQL has it all, and the reconciler, the leader's poll and the workers' renewals find it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+import anyio
+
+from scheduler.broker import Broker, BrokerUnavailable
+from scheduler.domain.clock import Clock
+from scheduler.domain.run import Queued
+from scheduler.service import Wake
+from scheduler.store.execution import Settled
+
+KNOWN_FOR = 1.0
+"""Seconds for which an answer about a lane is used again."""
+
+_PATIENCE = 0.05  # seconds that one submit in KNOWN_FOR may wait for the answer
+_BATCH = 1000
+
+
+class Offers:
+    """Collects what Redis should hear; `step` sends it, run by a loop over `wake`."""
+
+    def __init__(self, broker: Broker, clock: Clock) -> None:
+        self.wake = Wake()
+        self._broker = broker
+        self._clock = clock
+        self._queued: list[Queued] = []
+        self._messages: dict[tuple[str, bytes], None] = {}
+        self._lanes: dict[str, tuple[bool, float]] = {}  # lane → (open, until when that is believed)
+
+    async def is_open(self, lane: str) -> bool:
+        """Say whether a run that nothing blocks may be inserted as `queued`; a second old at most."""
+        now = self._clock.monotonic()
+        known = self._lanes.get(lane)
+        if known is not None and now < known[1]:
+            return known[0]
+        # Whoever asks meanwhile goes by the old answer instead of waiting as well.
+        self._lanes[lane] = (known is not None and known[0], now + KNOWN_FOR)
+        is_open = False
+        try:
+            with anyio.move_on_after(_PATIENCE):
+                is_open = lane in await self._broker.is_open([lane])
+        except BrokerUnavailable:
+            pass
+        self._lanes[lane] = (is_open, now + KNOWN_FOR)
+        return is_open
+
+    def close(self, lanes: Iterable[str]) -> None:
+        """Stop inserting into these lanes as `queued`, from now on in this process."""
+        until = self._clock.monotonic() + KNOWN_FOR
+        for lane in lanes:
+            self._lanes[lane] = (False, until)
+
+    def push(self, queued: Iterable[Queued | None]) -> None:
+        """Offer runs that have been committed as queued."""
+        self._queued.extend(run for run in queued if run is not None)
+        self.wake.set()
+
+    def wake_control(self) -> None:
+        """Tell the leader that there is something to promote, fire or recount."""
+        self._tell("wake:control", b"")
+
+    def settled(self, settled: Settled) -> None:
+        """Pass on dependents that were set free."""
+        if settled.queued:
+            self.push(settled.queued)
+        if settled.ready:
+            self.wake_control()
+
+    def cancel(self, requests: Iterable[tuple[UUID, UUID]]) -> None:
+        """Tell workers that runs (run, worker) were asked to end."""
+        for run_id, worker_id in requests:
+            self._tell(f"worker:{worker_id}", str(run_id).encode())
+
+    def _tell(self, channel: str, payload: bytes) -> None:
+        self._messages[channel, payload] = None
+        self.wake.set()
+
+    async def step(self) -> float | None:
+        """Send what has gathered. Raises BrokerUnavailable, having dropped it."""
+        queued, self._queued = self._queued, []
+        messages, self._messages = self._messages, {}
+        try:
+            for start in range(0, len(queued), _BATCH):
+                pushed = await self._broker.push(queued[start : start + _BATCH])
+                until = self._clock.monotonic() + KNOWN_FOR
+                for lane, is_open in pushed.open.items():
+                    self._lanes[lane] = (is_open, until)
+            for channel, payload in messages:
+                await self._broker.publish(channel, payload)
+        except BrokerUnavailable:
+            self.close({run.lane for run in queued} | self._lanes.keys())
+            raise
+        return 0.0 if self._queued or self._messages else None

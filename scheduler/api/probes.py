@@ -1,0 +1,105 @@
+"""How the system is: probes for supervisors, the whole picture for people, metrics for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+import msgspec
+
+from scheduler import __version__
+from scheduler.api.context import Context
+from scheduler.api.payloads import DeepHealth, Dependency, Liveness, Part, Readiness
+from scheduler.api.requests import Request
+from scheduler.api.responses import Reply, answer
+from scheduler.broker import BrokerUnavailable
+from scheduler.domain.blockers import LEADER_SILENT_AFTER
+from scheduler.store import migrate
+from scheduler.store.database import StoreUnavailable
+from scheduler.store.queues import Leader
+
+_T = TypeVar("_T")
+_PATIENCE = 2.0  # seconds for each question
+_ALIVE = msgspec.json.encode(Liveness(status="ok"))
+
+
+async def live(api: Context, request: Request) -> Reply:  # noqa: ARG001 - every handler takes both
+    """Say that this process answers; asks nobody."""
+    return Reply(_ALIVE)
+
+
+async def ready(api: Context, request: Request) -> Reply:  # noqa: ARG001 - every handler takes both
+    """200 while a POST would be accepted: database reachable, schema current, not stopping."""
+    current, _ = await _ask(lambda: migrate.is_current(api.database))
+    leader, _ = await _ask(api.queues.leader)
+    workers, _ = await _ask(api.queues.live_workers)
+    if api.stopping.is_set():
+        status = "stopping"
+    elif current is None:
+        status = "unavailable"
+    else:
+        status = "ok" if current else "starting"
+    body = Readiness(
+        status=status,  # type: ignore[arg-type]  # one of the literals above
+        database=current is not None,
+        schema=bool(current),
+        leader=_leads(leader),
+        workers=workers or 0,
+    )
+    return answer(body, 200 if status == "ok" else 503)
+
+
+async def deep(api: Context, request: Request) -> Reply:  # noqa: ARG001 - every handler takes both
+    """Everything that this process knows: the leader, the latency of each dependency, its own parts."""
+    current, database = await _ask(lambda: migrate.is_current(api.database))
+    _, redis = await _ask(api.broker.ping)
+    leader, _ = await _ask(api.queues.leader)
+    workers, _ = await _ask(api.queues.live_workers)
+    parts = {
+        name: Part(ok=part.ok, detail=part.detail, since=part.since, failures=part.failures)
+        for name, part in api.health.snapshot().items()
+    }
+    status = "unavailable" if current is None else "ok"
+    if status == "ok" and not (
+        current and redis.ok and _leads(leader) and workers and all(p.ok for p in parts.values())
+    ):
+        status = "degraded"
+    body = DeepHealth(
+        status=status,  # type: ignore[arg-type]  # one of the literals above
+        now=api.clock.now(),
+        version=__version__,
+        dependencies={"database": database, "redis": redis},
+        leader=leader,
+        workers=workers,
+        parts=parts,
+    )
+    return answer(body, 503 if status == "unavailable" else 200)
+
+
+async def metrics(api: Context, request: Request) -> Reply:  # noqa: ARG001 - every handler takes both
+    """Return the metrics of this process, in Prometheus' text format."""
+    body, headers = api.metrics.render()
+    return Reply(body, 200, headers["Content-Type"].encode())
+
+
+def _leads(leader: Leader | None) -> bool:
+    return (
+        leader is not None
+        and leader.holder is not None
+        and leader.silent is not None
+        and leader.silent < LEADER_SILENT_AFTER
+    )
+
+
+async def _ask(question: Callable[[], Awaitable[_T]]) -> tuple[_T | None, Dependency]:
+    """Return (the answer or None, how that went)."""
+    started = anyio.current_time()
+    error = "no answer in time"
+    try:
+        with anyio.move_on_after(_PATIENCE):
+            value = await question()
+            return value, Dependency(ok=True, seconds=round(anyio.current_time() - started, 6), error=None)
+    except (StoreUnavailable, BrokerUnavailable) as away:
+        error = str(away)
+    return None, Dependency(ok=False, seconds=None, error=error)

@@ -1,0 +1,59 @@
+"""The api role, composed: what it owns, in the order of its life.
+
+bind → wait for the schema → group commit, offers, admission → serve until told to stop → drain → close
+"""
+
+from __future__ import annotations
+
+import socket
+
+import anyio
+import anyio.abc
+
+from scheduler.api.app import App
+from scheduler.api.context import Context
+from scheduler.api.listening import bind, serve_http
+from scheduler.api.settings import ApiSettings
+from scheduler.broker import Broker
+from scheduler.domain.clock import Clock
+from scheduler.health import Health
+from scheduler.metrics import Metrics
+from scheduler.service import Service
+from scheduler.store.database import Database
+from scheduler.telemetry import get_logger
+
+_log = get_logger("api")
+
+
+async def serve(  # noqa: PLR0913 - a composition root takes what it composes
+    *,
+    database: Database,
+    broker: Broker,
+    clock: Clock,
+    health: Health,
+    stop: anyio.Event,
+    settings: ApiSettings,
+    metrics: Metrics | None = None,
+    listener: socket.socket | None = None,
+    task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer HTTP until `stop` is set. `task_status.started(port)` is called once connections are accepted.
+
+    `listener` is a socket bound by the caller (a supervisor's, for example). The database and the broker stay the
+    caller's, who also runs `broker.run`. Raises NotLoopback, or OSError if the address is taken, before anything is
+    started.
+    """
+    listener = listener or bind(settings.host, settings.port)
+    port: int = listener.getsockname()[1]
+    context = Context.over(database, broker, clock, health, settings, stopping=stop, metrics=metrics or Metrics())
+    app = App(context)
+    async with Service("api", health=health) as service:
+        for number in range(settings.submit_connections):
+            service.start(f"intake-{number}", context.intake.run)
+        service.loop("offers", context.offers.step, wake=context.offers.wake)
+        service.loop("admission", context.admission.step, wake=context.admission.wake)
+        # The socket listens already: who connects from now on is answered, at the latest when the loop turns.
+        _log.info("listening", host=settings.host, port=port)
+        task_status.started(port)
+        await serve_http(app, listener, settings, stop)  # type: ignore[arg-type]  # hypercorn's scopes are typed dicts
+        await service.drain(settings.drain_timeout)

@@ -1,0 +1,30 @@
+"""What the api role needs to know; plain values, each with a default that suits a development machine."""
+
+from __future__ import annotations
+
+import msgspec
+
+MIB = 1024 * 1024
+
+
+class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes are in bytes, times in seconds.
+
+    `max_pending` bounds the runs that wait (in all; a namespace may have a lower bound of its own): above it nothing
+    more is taken. `drain_timeout` is how long requests under way may take once the process was asked to stop.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    namespace: str = "default"
+    actor: str = "anonymous"
+    max_body: int = 10 * MIB
+    max_checkpoint: int = MIB
+    max_batch: int = 10_000
+    max_pending: int = 20_000_000
+    body_timeout: float = 30.0
+    drain_timeout: float = 5.0
+    keep_alive: float = 75.0
+    submit_connections: int = 2
+    log_poll: float = 1.0
+    sse_keepalive: float = 15.0

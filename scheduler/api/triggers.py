@@ -1,0 +1,68 @@
+"""Running a task now, by hand: the overlap policy is obeyed, its pause and its dependencies are not waited for."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from scheduler.api.context import Context, found
+from scheduler.api.requests import Request
+from scheduler.api.responses import Reply, answer, location
+from scheduler.domain.errors import FieldError, InvalidInput
+from scheduler.domain.lane import lane_of
+from scheduler.domain.overlap import admit
+from scheduler.domain.run import TERMINAL
+from scheduler.domain.task import decode_spec
+from scheduler.store.database import Executor
+from scheduler.store.runs import Cancelled
+from scheduler.store.tasks import NewRun
+
+
+async def trigger_task(api: Context, request: Request) -> Reply:
+    """Make a run of a task now; one that the overlap policy refuses is created `skipped`."""
+    if await request.body(api.settings.max_body, api.settings.body_timeout) not in (b"", b"{}"):
+        raise InvalidInput([FieldError("", "a trigger takes no body")])
+    task_id = request.uuid("task")
+    cancelled: Cancelled | None = None
+    async with api.database.transaction() as executor:
+        task = found(await api.tasks.lock(executor, request.namespace, task_id), "task", task_id)
+        spec = decode_spec(task.spec)
+        lane = lane_of(task.namespace, spec.queue, spec.executor, spec.requires)
+        active = [run.id for run in await api.tasks.live_runs(executor, task.id)]
+        verdict = admit(spec.overlap, len(active))
+        if verdict.cancel is not None:
+            cancelled = await api.runs.cancel(executor, task.namespace, active, reason=f"overlap:{spec.overlap}")
+            active = [run_id for run_id, _ in cancelled.requested]
+        waits_for = await _still_live(executor, active) if verdict.waits else []
+        free = not waits_for and spec.concurrency is None and spec.rate_limit is None
+        straight = free and verdict.refused is None and await api.offers.is_open(lane)
+        if verdict.refused is None:
+            api.admission.admit(1)
+        await api.intake.ensure_lanes(executor, [(task.namespace, spec)])
+        new = NewRun(
+            run_id=api.ids.one(),
+            task_id=task.id,
+            namespace=task.namespace,
+            actor=request.actor,
+            spec=spec,
+            lane=lane,
+            state="skipped" if verdict.refused else "queued" if straight else "pending",
+            reason=verdict.refused,
+            waits_for=waits_for,
+            traceparent=request.traceparent,
+        )
+        queued = await api.tasks.insert_run(executor, new)
+    if cancelled is not None:
+        api.offers.cancel(cancelled.requested)
+        api.offers.settled(cancelled.settled)
+    if queued is not None:
+        api.offers.push((queued,))
+    elif verdict.refused is None:
+        api.offers.wake_control()
+    run = found(await api.runs.get(request.namespace, new.run_id), "run", new.run_id)
+    return answer(run, 201, (location("/api/runs", new.run_id),))
+
+
+async def _still_live(executor: Executor, run_ids: list[UUID]) -> list[UUID]:
+    """Keep these runs from ending until the transaction does; return those that have not ended already."""
+    rows = await executor.fetch("lock_upstream_runs", sorted(run_ids))
+    return [row["id"] for row in rows if row["state"] not in TERMINAL]

@@ -1,0 +1,38 @@
+"""The command line. Imports as little as the command needs: `dts up` must be quick to start, `dts --help` to answer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `dts`; exits with the command's code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    sys.exit(run(words))
+
+
+def run(words: list[str]) -> int:
+    """Return the exit code of `dts *words`."""
+    from scheduler.cli import flags  # noqa: PLC0415 - each command imports what it needs
+
+    if words and words[0] in flags.PROCESSES:
+        settings = flags.parse(words[0], words[1:])
+        if settings is not None:
+            if words[0] == "worker":
+                return guard(words[1:])
+            from scheduler.cli.processes import run_command  # noqa: PLC0415
+
+            return run_command(words[0], settings)
+    from scheduler.cli.app import app  # noqa: PLC0415
+
+    return int(app(words, result_action="return_int_as_exit_code_else_zero"))
+
+
+def guard(argv: list[str]) -> NoReturn:
+    """Become the guard of a worker with these flags, which the worker reads."""
+    from scheduler.worker import guard as guards  # noqa: PLC0415
+
+    sys.argv[1:] = argv
+    sys.exit(guards.main())

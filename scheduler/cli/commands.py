@@ -1,0 +1,16 @@
+"""The commands that talk to a server. Their modules import what they need when they run: `dts --help` stays quick."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from scheduler.cli import checkpoint, crontab, dead_letters, fleet, logs, plan, runs, submit, tasks
+
+
+def register(app: App) -> None:
+    """Add them to `dts`; `dts worker`, which runs one, also gets `list` and `drain`."""
+    for module in (submit, tasks, runs, logs, dead_letters, plan, crontab, checkpoint):
+        app.command(module.app)
+    app.command(fleet.queues)
+    app["worker"].command(fleet.workers)
+    app["worker"].command(fleet.drain)

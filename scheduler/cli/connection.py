@@ -1,0 +1,152 @@
+"""What every command that talks to a server shares: where it is, how answers look, and how failures end the command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Group, Parameter
+
+from scheduler.cli import exits
+from scheduler.client import DEFAULT_SERVER
+
+if TYPE_CHECKING:
+    from scheduler.cli.output import Output
+    from scheduler.client import Client, ClientError, Task
+
+FLAG = Parameter(negative=(), show_default=False)
+"""A switch that is off unless given."""
+
+_GROUP = Group("Server and output", sort_key=100)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Where the server is and how to print what it says."""
+
+    server: Annotated[
+        str,
+        Parameter(help="Where the API is.", env_var="DTS_SERVER", group=_GROUP),
+    ] = DEFAULT_SERVER
+    json: Annotated[
+        bool,
+        FLAG,
+        Parameter(help="One JSON object a line, also on a terminal.", group=_GROUP),
+    ] = False
+
+    def output(self) -> Output:
+        """Return where the command's answers go."""
+        from scheduler.cli.output import Output  # noqa: PLC0415 - not needed for help
+
+        return Output(json=self.json)
+
+    @contextmanager
+    def connect(self) -> Iterator[Client]:
+        """Yield a client; what it raises is explained on stderr and ends the command with the right exit code."""
+        from scheduler.client import Client, ClientError  # noqa: PLC0415 - not needed for help
+
+        try:
+            client = Client(self.server)
+        except ValueError as error:
+            raise failure(str(error), exits.USAGE) from None
+        with client, _quiet_when_nobody_reads():
+            try:
+                yield client
+            except ClientError as error:
+                message, code = explain(error, self.server)
+                raise failure(message, code) from None
+
+
+REMOTE = Remote()
+
+
+def say(message: str) -> None:
+    """Tell the user something on stderr, so that stdout stays data."""
+    sys.stderr.write(f"dts: {message}\n")
+    sys.stderr.flush()
+
+
+def failure(message: str, code: int = exits.FAILURE) -> SystemExit:
+    """Say what is wrong on stderr, and return the exit to raise."""
+    say(message)
+    return SystemExit(code)
+
+
+def explain(error: ClientError, server: str) -> tuple[str, int]:
+    """Return what to tell the user about an error, with what to do next, and the exit code."""
+    from scheduler.client import ApiError, BadAnswer, Overloaded, Unreachable, WaitTimeout  # noqa: PLC0415
+
+    if isinstance(error, Unreachable):
+        text = f"no answer from {server}: {error}"
+        if error.sent:
+            text += "\n     whether the request was carried out is not known: look before you repeat it"
+        else:
+            text += "\n     start one with `dts up`, or say where it is with --server or DTS_SERVER"
+        return text, exits.UNAVAILABLE
+    if isinstance(error, WaitTimeout):
+        return f"{error}; it goes on", exits.RETRY
+    if isinstance(error, BadAnswer):
+        return f"{error}\n     is {server} a task scheduler of this release?", exits.FAILURE
+    if isinstance(error, ApiError):
+        complaints = [f"     {e.pointer or '/'}: {e.detail}" for e in error.problem.errors]
+        single = len(complaints) == 1 and error.problem.errors[0].detail in str(error)
+        lines = [str(error), *([] if single else complaints)]
+        if isinstance(error, Overloaded):
+            after = f" in {error.retry_after:g} s" if error.retry_after else " later"
+            lines.append(f"     try again{after}")
+            return "\n".join(lines), exits.RETRY
+        if error.status >= 500 and error.problem.request_id:
+            lines.append(f"     the server's log says more about request {error.problem.request_id}")
+        return "\n".join(lines), exits.FAILURE
+    return str(error), exits.FAILURE
+
+
+def task_id(client: Client, reference: str) -> str:
+    """Return the id of a task given by id, or by a name that only one task has. Raises SystemExit."""
+    return reference if _is_id(reference) else str(_named(client, reference).id)
+
+
+def find_task(client: Client, reference: str) -> Task:
+    """Return a task given by id, or by a name that only one task has. Raises SystemExit."""
+    return client.task(reference) if _is_id(reference) else _named(client, reference)
+
+
+def _named(client: Client, name: str) -> Task:
+    found = []
+    for task in client.tasks(name=name, page=10):
+        found.append(task)
+        if len(found) == 6:
+            break
+    if not found:
+        raise failure(f"no task is named {name!r}; `dts task list` shows what there is")
+    if len(found) > 1:
+        listed = "\n".join(f"     {task.id}  {task.status}" for task in found[:5])
+        more = "\n     …" if len(found) > 5 else ""
+        raise failure(f"several tasks are named {name!r}; say which one by its id:\n{listed}{more}")
+    return found[0]
+
+
+def _is_id(text: str) -> bool:
+    from uuid import UUID  # noqa: PLC0415 - not needed for help
+
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+@contextmanager
+def _quiet_when_nobody_reads() -> Iterator[None]:
+    """End quietly when stdout is a pipe whose reader has had enough, as in `dts task list | head`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit complains again
+        raise SystemExit(exits.OK) from None

@@ -1,0 +1,41 @@
+"""`dts logs`: what a run has printed, or prints."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from scheduler.cli import exits
+from scheduler.cli.connection import FLAG, REMOTE, Remote
+from scheduler.cli.submit import copy_output
+
+app = App(name="logs")
+
+
+@app.default
+def logs(
+    run: Annotated[str, Parameter(help="Run id.")],
+    /,
+    *,
+    follow: Annotated[bool, FLAG, Parameter(name=("--follow", "-f"), help="Go on until the run has ended.")] = False,
+    attempt: Annotated[int | None, Parameter(help="Of this attempt. Default: the newest.")] = None,
+    stream: Annotated[Literal["stdout", "stderr"] | None, Parameter(help="Only this stream.")] = None,
+    remote: Remote = REMOTE,
+) -> int:
+    """Print what a run's command has written, byte for byte; with `-f`, as it writes.
+
+    Following keeps the streams apart: its stderr goes to stderr. With `--json` each piece is an object of its own.
+    """
+    with remote.connect() as client:
+        if not follow:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(client.logs(run, attempt=attempt, stream=stream))
+        elif remote.json:
+            out = remote.output()
+            for event in client.stream_logs(run):
+                out.data(event)
+        else:
+            copy_output(client, run)
+    return exits.OK

@@ -1,0 +1,87 @@
+"""`dts migrate`: bring the database's schema up to date, or see how it stands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+from cyclopts import App, Parameter
+
+from scheduler.cli import exits
+from scheduler.cli.options import Config, DatabaseUrl
+from scheduler.cli.processes import load
+
+if TYPE_CHECKING:
+    from scheduler.store.database import Database  # imported for real only where it is used: help must be quick
+
+app = App(name="migrate", help="Bring the database's schema up to date, or see how it stands.")
+
+
+@app.command
+def up(*, config: Config = None, database_url: DatabaseUrl = None) -> int:
+    """Apply what is missing, in order, each in a transaction; safe to run from several places at once."""
+
+    async def apply(database: Database) -> int:
+        from scheduler.store import migrate  # noqa: PLC0415
+
+        done = await migrate.up(database)
+        for migration in done:
+            sys.stdout.write(f"applied {migration.version} {migration.name}\n")
+        if not done:
+            sys.stdout.write("nothing to do\n")
+        return exits.OK
+
+    return _with_database(config, database_url, apply)
+
+
+@app.command
+def status(
+    *,
+    config: Config = None,
+    database_url: DatabaseUrl = None,
+    json: Annotated[bool, Parameter(help="One JSON object a line.")] = False,
+) -> int:
+    """List the migrations that this release knows; exit 1 if one is not applied."""
+
+    async def show(database: Database) -> int:
+        from scheduler.store import migrate  # noqa: PLC0415
+
+        known = await migrate.status(database)
+        for migration in known:
+            if json:
+                sys.stdout.write(msgspec.json.encode(migration).decode() + "\n")
+            else:
+                state = "applied" if migration.applied else "missing"
+                sys.stdout.write(f"{state}  {migration.version}  {migration.name}\n")
+        return exits.OK if all(migration.applied for migration in known) else exits.FAILURE
+
+    return _with_database(config, database_url, show)
+
+
+def _with_database(config: str | None, database_url: str | None, work: Callable[[Database], Awaitable[int]]) -> int:
+    import anyio  # noqa: PLC0415
+
+    from scheduler.store.database import Database, StoreUnavailable  # noqa: PLC0415
+
+    loaded = load({"config": config, "database.url": database_url})
+    if loaded is None:
+        return exits.CONFIG
+    url = loaded.config.database.url
+    if not url:
+        sys.stderr.write("dts: no database: give --database-url or DTS_DATABASE_URL\n")
+        return exits.CONFIG
+
+    async def main() -> int:
+        try:
+            database = await Database.connect(url, name="dts migrate", max_size=2)
+        except StoreUnavailable as error:
+            sys.stderr.write(f"dts: {error}\n")
+            return exits.UNAVAILABLE
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    return anyio.run(main)

@@ -1,0 +1,201 @@
+"""The composition root: turns the configuration into one role's plain settings, and runs the role until it is stopped.
+
+The database may be away when a role starts, or not have its schema yet: the role waits, says so, and goes on by itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Protocol
+
+import anyio
+import msgspec
+
+from scheduler import lifeline, process, telemetry
+from scheduler.broker.broker import Broker
+from scheduler.cli import exits
+from scheduler.config import Config
+from scheduler.domain.clock import Clock, SystemClock
+from scheduler.health import Health
+from scheduler.service import Service, Unavailable, until_available
+from scheduler.store import migrate
+from scheduler.store.database import Database, StoreUnavailable
+
+
+class Role(Protocol):
+    """What each role's package offers, with its settings already applied."""
+
+    async def __call__(
+        self,
+        *,
+        database: Database,
+        broker: Broker,
+        clock: Clock,
+        health: Health,
+        stop: anyio.Event,
+        **extra: Database,
+    ) -> None:
+        """Do the role's work until `stop` is set, then drain."""
+        ...
+
+
+class Wiring(msgspec.Struct, frozen=True, kw_only=True):
+    """A role with what it needs of the database: the size of its pool, and settings of each session.
+
+    `extra` asks for further pools: the name of the argument that takes one, and its size.
+    """
+
+    run: Role
+    connections: int
+    session: Mapping[str, str] = {}
+    extra: Mapping[str, int] = {}
+
+
+class _SchemaMissing(Unavailable):
+    pass
+
+
+def api() -> None:
+    """Run `dts-api`."""
+    _console("api")
+
+
+def scheduler() -> None:
+    """Run `dts-scheduler`."""
+    _console("scheduler")
+
+
+def _console(command: str) -> None:
+    from scheduler.cli import main  # noqa: PLC0415 - which imports us
+
+    main([command, *sys.argv[1:]])
+
+
+def run_role(name: str, config: Config) -> int:
+    """Run the role `api`, `scheduler` or `worker` as this process; return its exit code."""
+    telemetry.configure(role=name, level=config.log.level, layout=config.log.format)
+    missing = [f"{key}.url" for key in ("database", "redis") if not getattr(config, key).url]
+    if missing:
+        sys.stderr.write(f"dts: {' and '.join(missing)} must be set: DTS_DATABASE_URL, DTS_REDIS_URL, or see --help\n")
+        return exits.CONFIG
+    lifeline.die_with_parent()
+    lifeline.call_ourselves(f"dts-{name}")
+    wiring = _ROLES[name](config)
+    gc.freeze()  # what is imported stays: no collection need look at it
+    gc.enable()
+
+    async def main(stop: anyio.Event) -> None:
+        await _run(wiring, name, config, stop)
+
+    return process.run_process(main)
+
+
+async def _run(wiring: Wiring, name: str, config: Config, stop: anyio.Event) -> None:
+    clock = SystemClock()
+    health = Health(clock)
+    async with AsyncExitStack() as stack:
+
+        async def connect(size: int) -> Database:
+            database = await Database.connect(
+                config.database.url, name=f"dts-{name}", max_size=size, settings=wiring.session
+            )
+            stack.push_async_callback(_close, database)
+            return database
+
+        async def identity() -> str:
+            if not await migrate.is_current(database):
+                raise _SchemaMissing("the database lacks migrations that this release needs: run dts migrate up")
+            return str(await database.fetchval("identity"))
+
+        waiting = partial(until_available, health=health, retry_on=(StoreUnavailable, _SchemaMissing))
+        try:
+            async with _cancelled_by(stop):
+                database = await waiting("database", partial(connect, wiring.connections))
+                installation = await waiting("schema", identity)
+                extra = {key: await waiting("database", partial(connect, size)) for key, size in wiring.extra.items()}
+        except _Stopped:
+            return
+        broker = Broker.connect(config.redis.url, installation=installation, name=f"dts-{name}", clock=clock)
+        stack.push_async_callback(_close, broker)
+        process.notify("READY=1")
+        async with Service("broker", health=health) as service:
+            service.start("listen", broker.run, health)
+            await wiring.run(database=database, broker=broker, clock=clock, health=health, stop=stop, **extra)
+
+
+async def _close(connection: Database | Broker) -> None:
+    with anyio.move_on_after(5, shield=True):
+        await connection.close()
+
+
+class _Stopped(Exception):
+    pass
+
+
+@asynccontextmanager
+async def _cancelled_by(stop: anyio.Event) -> AsyncIterator[None]:
+    """Cancel what is in the block once `stop` is set, and raise _Stopped in its place."""
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+
+            async def watch() -> None:
+                await stop.wait()
+                scope.cancel()
+
+            group.start_soon(watch, name="stop")
+            yield
+            group.cancel_scope.cancel()
+    if scope.cancelled_caught:
+        raise _Stopped
+
+
+def _api(config: Config) -> Wiring:
+    from scheduler.api import ApiSettings, serve  # noqa: PLC0415 - each process imports its own role only
+
+    settings = ApiSettings(
+        host=config.api.host,
+        port=config.api.port,
+        max_body=config.api.max_body,
+        drain_timeout=config.api.drain_timeout,
+    )
+    return Wiring(run=partial(serve, settings=settings), connections=config.database.pool)
+
+
+def _scheduler(config: Config) -> Wiring:
+    from scheduler.control.role import run  # noqa: PLC0415
+    from scheduler.control.settings import CONNECTIONS, ControlSettings  # noqa: PLC0415
+    from scheduler.store.terms import leader_settings  # noqa: PLC0415
+
+    settings = ControlSettings(lock_ttl=config.scheduler.lock_ttl, lease=config.worker.lease)
+    return Wiring(
+        run=partial(run, settings=settings),
+        connections=max(CONNECTIONS, config.database.pool),
+        session=leader_settings(settings.lock_ttl),
+    )
+
+
+def _worker(config: Config) -> Wiring:
+    from scheduler.worker.role import run  # noqa: PLC0415
+    from scheduler.worker.settings import WorkerSettings  # noqa: PLC0415
+
+    worker = config.worker
+    settings = WorkerSettings(
+        name=worker.name,
+        queues=worker.queues,
+        concurrency=worker.concurrency,
+        labels=worker.labels,
+        lease=worker.lease,
+        drain_timeout=worker.drain_timeout,
+        task_user=worker.task_user,
+        state_dir=worker.state_dir,
+        api_url=worker.api_url,
+    )
+    # A connection of its own: renewing the lease must not wait for anything.
+    return Wiring(run=partial(run, settings=settings), connections=config.database.pool, extra={"lease_database": 1})
+
+
+_ROLES: dict[str, Callable[[Config], Wiring]] = {"api": _api, "scheduler": _scheduler, "worker": _worker}

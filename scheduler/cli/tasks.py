@@ -1,0 +1,253 @@
+"""`dts task …`: definitions, and what can be done to one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from scheduler.cli import exits
+from scheduler.cli.connection import FLAG, REMOTE, Remote, failure, find_task, say, task_id
+
+if TYPE_CHECKING:
+    from scheduler.client import Client, Task
+
+app = App(name="task", help="Create, look at, change, trigger, pause, cancel and delete tasks.")
+
+TaskRef = Annotated[str, Parameter(help="Task: its id, or its name if only one has it.")]
+TaskRefs = Annotated[str, Parameter(help="Tasks: ids, or names that only one task has.")]
+
+
+@app.command(name="list")
+def list_tasks(
+    *,
+    status: Annotated[str | None, Parameter(help="A run state, or scheduled or paused.")] = None,
+    queue: Annotated[str | None, Parameter(help="Only in this queue.")] = None,
+    tag: Annotated[str | None, Parameter(help="Only with this tag.")] = None,
+    name: Annotated[str | None, Parameter(help="Only with this name.")] = None,
+    limit: Annotated[int, Parameter(help="At most so many; 0: all.")] = 50,
+    remote: Remote = REMOTE,
+) -> int:
+    """List tasks, newest first."""
+    from scheduler.cli.output import at_most, words  # noqa: PLC0415 - not needed for help
+
+    columns: dict[str, Callable[[Task], object]] = {
+        "task": lambda t: t.id,
+        "name": lambda t: t.name,
+        "status": lambda t: t.status,
+        "schedule": lambda t: t.schedule,
+        "next fire": lambda t: t.next_fire_at,
+        "last run": lambda t: t.last_run and t.last_run.state,
+        "command": lambda t: words(t.command)[:60],
+    }
+    with remote.connect() as client:
+        tasks = client.tasks(status=status, queue=queue, tag=tag, name=name, page=min(limit or 1000, 1000))
+        remote.output().rows(at_most(tasks, limit), columns, empty="no such tasks")
+    return exits.OK
+
+
+@app.command
+def show(task: TaskRef, /, *, remote: Remote = REMOTE) -> int:
+    """Show a task: what was defined, leaving out defaults, and where it stands."""
+    from scheduler.cli.definitions import said  # noqa: PLC0415 - not needed for help
+
+    fields: dict[str, Callable[[Task], object]] = {
+        "task": lambda t: t.id,
+        "status": lambda t: t.status + (", paused" if t.paused and t.status != "paused" else ""),
+        "version": lambda t: f"{t.version} by {t.updated_by}" if t.updated_by else t.version,
+        "created": lambda t: t.created_at,
+        "next fire": lambda t: t.next_fire_at,
+        "last run": lambda t: t.last_run and f"{t.last_run.id}  {t.last_run.state}",
+        "reason": lambda t: t.last_run and t.last_run.reason,
+    }
+    with remote.connect() as client:
+        found = find_task(client, task)
+        defined = {name: _field(name) for name in said(found)}
+        remote.output().one(found, {**fields, **defined})
+    return exits.OK
+
+
+@app.command
+def create(
+    *,
+    file: Annotated[Path, Parameter(name=("--file", "-f"), help="JSON: a task, a list, or one a line; - for stdin.")],
+    remote: Remote = REMOTE,
+) -> int:
+    """Create tasks from a file, with every field that tasks have.
+
+    Up to 10,000 are created in one transaction, all or nothing, and may name each other in `depends_on`; more go in
+    several. Nothing is sent if anything in the file cannot be a task.
+    """
+    from scheduler.cli.definitions import read_specs  # noqa: PLC0415 - not needed for help
+    from scheduler.cli.output import progress  # noqa: PLC0415
+
+    specs = read_specs(file)
+    with remote.connect() as client:
+        out = remote.output()
+        if len(specs) == 1:
+            made = client.submit(specs[0])
+            run_id = made.last_run.id if made.last_run else None
+            out.done(made, f"task {made.id}" + (f"\nrun  {run_id}" if run_id else ""))
+            return exits.OK
+        with progress("creating", len(specs)) as show_progress:
+            created = client.submit_many(specs, progress=show_progress)
+        if out.pretty:
+            say(f"{len(created)} tasks created")
+        else:
+            for item in created:
+                out.data(item)
+    return exits.OK
+
+
+@app.command
+def edit(
+    task: TaskRef,
+    /,
+    *,
+    changes: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--set",
+            negative=(),
+            show_default=False,
+            help="FIELD=VALUE, as JSON or text; an empty one takes the default.",
+        ),
+    ] = (),
+    file: Annotated[
+        Path | None, Parameter(name=("--file", "-f"), help="JSON merge patch: null takes the default; - for stdin.")
+    ] = None,
+    remote: Remote = REMOTE,
+) -> int:
+    """Change a task. Without `--set` or `--file`, in $EDITOR.
+
+    What waits follows the new definition; what executes ends under the old one. If somebody else has changed the
+    task meanwhile, nothing is changed.
+
+    For example: `dts task edit backup --set timeout=2h --set 'retry={"max_attempts": 3}'`
+    """
+    from scheduler.cli import definitions  # noqa: PLC0415 - not needed for help
+
+    with remote.connect() as client:
+        found = find_task(client, task)
+        if changes or file is not None:
+            patch = {**({} if file is None else definitions.read_patch(file)), **definitions.assignments(changes)}
+            changed = client.edit_task(found.id, patch, version=found.version)
+        else:
+            spec = definitions.edited(found)
+            changed = found if spec is None else client.replace_task(found.id, spec, version=found.version)
+        same = changed.version == found.version
+        remote.output().done(
+            changed, "nothing to change" if same else f"{changed.name} is at version {changed.version}"
+        )
+    return exits.OK
+
+
+@app.command
+def pause(*tasks: TaskRefs, remote: Remote = REMOTE) -> int:
+    """Stop tasks from firing, and hold their waiting runs; what executes goes on."""
+    return _each(tasks, remote, lambda client, reference: client.pause_task(reference), lambda t: f"{t.name} paused")
+
+
+@app.command
+def resume(*tasks: TaskRefs, remote: Remote = REMOTE) -> int:
+    """Let paused tasks fire again; what fell due meanwhile is judged by their catchup rule."""
+
+    def text(task: Task) -> str:
+        return f"{task.name} resumed" + (f", next at {task.next_fire_at}" if task.next_fire_at else "")
+
+    return _each(tasks, remote, lambda client, reference: client.resume_task(reference), text)
+
+
+@app.command
+def cancel(*tasks: TaskRefs, remote: Remote = REMOTE) -> int:
+    """Cancel every live run of tasks; recurring ones go on firing (`dts task pause` stops that)."""
+
+    def text(done: Any) -> str:
+        return f"{len(done.cancelled)} runs cancelled, {len(done.requested)} asked to end"
+
+    return _each(tasks, remote, lambda client, reference: client.cancel_task(reference), text)
+
+
+@app.command
+def delete(
+    *tasks: TaskRefs,
+    cascade: Annotated[bool, FLAG, Parameter(help="Cancel what still runs, and skip what depends on it.")] = False,
+    remote: Remote = REMOTE,
+) -> int:
+    """Delete tasks; their history stays until retention takes it."""
+
+    def remove(client: Client, reference: str) -> dict[str, str]:
+        client.delete_task(reference, cascade=cascade)
+        return {"id": reference, "result": "deleted"}
+
+    return _each(tasks, remote, remove, lambda done: f"{done['id']} deleted")
+
+
+@app.command
+def trigger(
+    task: TaskRef,
+    /,
+    *,
+    wait: Annotated[
+        bool,
+        FLAG,
+        Parameter(name=("--wait", "-w"), help="Show its output as it comes; exit with its exit code."),
+    ] = False,
+    remote: Remote = REMOTE,
+) -> int:
+    """Run a task now, whether it is paused or not; its overlap rule is obeyed (exit 1 if that refuses the run)."""
+    from scheduler.cli.submit import follow  # noqa: PLC0415 - not needed for help
+
+    with remote.connect() as client:
+        run = client.trigger(task_id(client, task))
+        if wait:
+            say(f"run {run.id}")
+            return follow(client, str(run.id), None)
+        remote.output().done(run, f"run {run.id} {run.state}" + (f": {run.reason}" if run.reason else ""))
+    return exits.FAILURE if run.state == "skipped" else exits.OK
+
+
+@app.command
+def plan(
+    task: TaskRef,
+    /,
+    *,
+    count: Annotated[int, Parameter(name=("--count", "-n"), help="How many fires.")] = 10,
+    remote: Remote = REMOTE,
+) -> int:
+    """Show when a task will fire, with what daylight saving does to it, and how many tasks fire in the same minute."""
+    columns: dict[str, Callable[[Any], object]] = {
+        "local": lambda f: f.local,
+        "UTC": lambda f: f.at.strftime("%Y-%m-%d %H:%M:%S"),
+        "load": lambda f: f.load,
+        "note": lambda f: f.note,
+    }
+    with remote.connect() as client:
+        fires = client.plan(task_id(client, task), n=count)
+        remote.output().rows(fires, columns, empty="it will not fire")
+    return exits.OK
+
+
+def _field(name: str) -> Callable[[Any], object]:
+    from scheduler.cli.definitions import shown  # noqa: PLC0415 - not needed for help
+
+    return lambda task: shown(getattr(task, name))
+
+
+def _each(
+    references: tuple[str, ...],
+    remote: Remote,
+    act: Callable[[Client, str], Any],
+    text: Callable[[Any], str],
+) -> int:
+    """Do something to each task, in order; the first failure ends it."""
+    if not references:
+        raise failure("say which tasks", exits.USAGE)
+    with remote.connect() as client:
+        out = remote.output()
+        for reference in references:
+            done = act(client, task_id(client, reference))
+            out.done(done, text(done))
+    return exits.OK

@@ -1,0 +1,129 @@
+"""`dts up`: everything in one process tree, quickly.
+
+Python's imports are most of the start-up time, so they happen once: while a worker's guard already starts by itself,
+this process imports what the roles share and forks the others, and only then starts the servers, for which the roles
+wait. Later restarts are fresh processes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+from scheduler import config as configuration
+from scheduler.cli import exits
+from scheduler.cli.launch import Launched, execute, fork
+from scheduler.embedded.account import NoAccount
+from scheduler.embedded.binaries import MissingBinary
+from scheduler.embedded.datadir import DataDir, InUse, default_data_dir
+from scheduler.embedded.plan import Plan
+
+_PORT_PATIENCE = 3.0
+
+
+def up(loaded: configuration.Loaded) -> int:
+    """Run everything until stopped; return the exit code."""
+    gc.disable()
+    config = loaded.config
+    home = Path(config.up.data_dir) if config.up.data_dir else default_data_dir()
+    try:
+        with DataDir(home) as data:
+            plan = Plan(
+                data,
+                task_user=config.worker.task_user,
+                database_url=config.database.url,
+                redis_url=config.redis.url,
+            )
+            port = _free_port(config.api.host, config.api.port)
+            return _Up(plan, config, port).run()
+    except InUse as error:
+        return _refuse(exits.RETRY, str(error))
+    except (MissingBinary, NoAccount) as error:
+        return _refuse(exits.UNAVAILABLE, str(error))
+    except OSError as error:
+        return _refuse(exits.UNAVAILABLE, f"{error.strerror}: {error.filename}" if error.filename else str(error))
+
+
+def say(text: str) -> None:
+    """Show progress to whoever started us."""
+    sys.stderr.write(f"dts: {text}\n")
+    sys.stderr.flush()
+
+
+def _refuse(code: int, why: str) -> int:
+    say(why)
+    return code
+
+
+def _free_port(host: str, port: int) -> int:
+    """Return the port to use, having seen that it is free; waits a moment for a predecessor to let go of it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    deadline = time.monotonic() + _PORT_PATIENCE
+    while True:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from None
+                time.sleep(0.05)
+            else:
+                return int(probe.getsockname()[1])
+
+
+class _Up:
+    def __init__(self, plan: Plan, config: configuration.Config, port: int) -> None:
+        self._plan = plan
+        self._config = config
+        self._port = port
+        self._settings: dict[str, object] = {
+            "database.url": plan.database_url,
+            "redis.url": plan.redis_url,
+            "api.port": port,
+            "worker.api_url": config.worker.api_url or f"http://{_bracketed(config.api.host)}:{port}",
+            "worker.state_dir": config.worker.state_dir or str(plan.data.worker(config.worker.task_user)),
+        }
+
+    def run(self) -> int:
+        for short in configuration.SHORT:
+            os.environ.pop(short, None)
+        os.environ.update(configuration.to_environment(self._settings))
+        early = {f"worker-{n + 1}": self._spawn(f"worker-{n + 1}") for n in range(self._config.up.workers)}
+
+        from scheduler.cli.supervise import supervise  # noqa: PLC0415 - the worker starts meanwhile
+
+        gc.freeze()
+        started = {name: self._first(name) for name in ("api", "scheduler")}
+        gc.enable()
+        return supervise(
+            self._plan,
+            {**started, **early},
+            respawn=self._spawn,
+            url=f"http://{_bracketed(self._config.api.host)}:{self._port}",
+            drain_timeout=self._config.worker.drain_timeout,
+            log=self._config.log,
+            say=say,
+        )
+
+    def _spawn(self, name: str) -> Launched:
+        return execute(name.partition("-")[0])
+
+    def _first(self, name: str) -> Launched:
+        if sys.platform != "linux":  # where forking without executing is not safe
+            return self._spawn(name)
+
+        def run() -> int:
+            from scheduler.cli.processes import run_command  # noqa: PLC0415
+
+            return run_command(name, {})
+
+        return fork(run, self._plan.data.abandon)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,129 @@
+"""Python client of the HTTP API, blocking and asynchronous.
+
+    from scheduler.client import Client, TaskSpec
+
+    with Client("http://127.0.0.1:8080") as client:
+        task = client.submit(TaskSpec(name="hello", command=["echo", "hello"]))
+        run = client.wait(task.last_run.id)
+
+`AsyncClient` has the same methods, awaited. Tasks that want to go on after a lost worker where they were use
+`scheduler.client.checkpoint`, which imports nothing of all this: names here are loaded when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scheduler.client.asynchronous import AsyncClient
+    from scheduler.client.errors import (
+        ApiError,
+        BadAnswer,
+        ClientError,
+        Conflict,
+        InvalidRequest,
+        NotFound,
+        Overloaded,
+        PreconditionFailed,
+        Problem,
+        Unreachable,
+        WaitTimeout,
+    )
+    from scheduler.client.fleet import Selection
+    from scheduler.client.logs import LogAttempt, LogChunk, LogEvent, LogGap
+    from scheduler.client.models import (
+        Cancelled,
+        Created,
+        DeadLetter,
+        Decided,
+        Explanation,
+        PlannedFire,
+        Queue,
+        Task,
+        Worker,
+    )
+    from scheduler.client.retry import NO_RETRIES, RetryPolicy
+    from scheduler.client.sync import Client
+    from scheduler.domain.run import Attempt, Run
+    from scheduler.domain.task import TaskSpec
+
+DEFAULT_SERVER = "http://127.0.0.1:8080"
+
+_HOME = {
+    "asynchronous": ["AsyncClient"],
+    "errors": [
+        "ApiError",
+        "BadAnswer",
+        "ClientError",
+        "Conflict",
+        "InvalidRequest",
+        "NotFound",
+        "Overloaded",
+        "PreconditionFailed",
+        "Problem",
+        "Unreachable",
+        "WaitTimeout",
+    ],
+    "fleet": ["Selection"],
+    "logs": ["LogAttempt", "LogChunk", "LogEvent", "LogGap"],
+    "models": [
+        "Cancelled",
+        "Created",
+        "DeadLetter",
+        "Decided",
+        "Explanation",
+        "PlannedFire",
+        "Queue",
+        "Task",
+        "Worker",
+    ],
+    "retry": ["NO_RETRIES", "RetryPolicy"],
+    "sync": ["Client"],
+    "runs": ["Attempt", "Run"],
+    "tasks": ["TaskSpec"],
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "DEFAULT_SERVER",
+    "NO_RETRIES",
+    "ApiError",
+    "AsyncClient",
+    "Attempt",
+    "BadAnswer",
+    "Cancelled",
+    "Client",
+    "ClientError",
+    "Conflict",
+    "Created",
+    "DeadLetter",
+    "Decided",
+    "Explanation",
+    "InvalidRequest",
+    "LogAttempt",
+    "LogChunk",
+    "LogEvent",
+    "LogGap",
+    "NotFound",
+    "Overloaded",
+    "PlannedFire",
+    "PreconditionFailed",
+    "Problem",
+    "Queue",
+    "RetryPolicy",
+    "Run",
+    "Selection",
+    "Task",
+    "TaskSpec",
+    "Unreachable",
+    "WaitTimeout",
+    "Worker",
+]
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{module}"), name)

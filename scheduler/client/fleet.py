@@ -1,0 +1,78 @@
+"""Operations on workers, queues, dead letters and the server itself, without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from scheduler.client.exchange import Id, Operation, ask, build, decoded, path_of
+from scheduler.client.models import DeadLetter, Decided, Queue, QueueState, Readiness, Worker
+from scheduler.client.pages import Listing, Page
+
+
+class Selection(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """Open dead letters by id, or the newest `limit` that match."""
+
+    ids: list[UUID] | None = None
+    queue: str | None = None
+    task_id: UUID | None = None
+    reason: str | None = None
+    limit: int = 1000
+
+
+def workers() -> Listing[Worker]:
+    """List the workers that are there, and those that went lately."""
+    return Listing("/api/workers", Worker, {})
+
+
+def drain_worker(worker_id: Id) -> Operation[None]:
+    """Ask a worker to take nothing more, finish what it runs, and leave."""
+    yield from ask(build("POST", path_of("api", "workers", worker_id, "drain"), repeatable=True))
+
+
+def queues() -> Listing[Queue]:
+    """List every queue that work was ever put in."""
+    return Listing("/api/queues", Queue, {})
+
+
+def pause_queue(name: str) -> Operation[QueueState]:
+    """Start nothing more from a queue; what executes goes on."""
+    request = build("POST", path_of("api", "queues", name, "pause"), repeatable=True)
+    return decoded((yield from ask(request)), QueueState)
+
+
+def resume_queue(name: str) -> Operation[QueueState]:
+    """Let a paused queue's runs start again."""
+    request = build("POST", path_of("api", "queues", name, "resume"), repeatable=True)
+    return decoded((yield from ask(request)), QueueState)
+
+
+def dead_letters(
+    *, queue: str | None = None, task: Id | None = None, reason: str | None = None, page: int | None = None
+) -> Listing[DeadLetter]:
+    """List open dead letters, newest first; `reason` is whole (`exit:3`) or its kind (`exit`)."""
+    task_id = None if task is None else str(task)
+    return Listing(
+        "/api/dead-letter", DeadLetter, {"queue": queue, "task_id": task_id, "reason": reason, "limit": page}
+    )
+
+
+def replay_dead_letters(selection: Selection, *, edits: Mapping[str, Any] | None = None) -> Operation[list[Decided]]:
+    """Revive dead runs with fresh budgets, after changing their tasks by the merge patch `edits`."""
+    body = {**msgspec.to_builtins(selection), **({"edits": edits} if edits else {})}
+    request = build("POST", "/api/dead-letter/replay", body=msgspec.json.encode(body))
+    return decoded((yield from ask(request)), Page[Decided]).items
+
+
+def discard_dead_letters(selection: Selection) -> Operation[list[Decided]]:
+    """Close dead letters without reviving their runs."""
+    request = build("POST", "/api/dead-letter/discard", body=msgspec.json.encode(selection))
+    return decoded((yield from ask(request)), Page[Decided]).items
+
+
+def ready() -> Operation[Readiness]:
+    """Ask whether the server takes work."""
+    return decoded((yield from ask(build("GET", "/health/ready"))), Readiness)

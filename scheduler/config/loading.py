@@ -1,0 +1,131 @@
+"""Reads every source in order of precedence, converts what they say, and reports all that is wrong at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from msgspec import Meta
+
+from scheduler.config.settings import CHECKS, SECRETS, SECTIONS, Config
+from scheduler.config.sources import Setting, from_credentials, from_environment, from_toml
+from scheduler.domain.durations import parse_duration
+
+
+class ConfigError(Exception):
+    """Something is set wrongly; `errors` says each thing, with where it came from."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A valid configuration, and for each setting that is no default, where it came from."""
+
+    config: Config
+    sources: dict[str, str]
+
+
+def load(
+    flags: Mapping[str, object] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    file: str | os.PathLike[str] | None = None,
+) -> Loaded:
+    """Read every source. `flags` maps `section.key` to values (None: not given). Raises ConfigError."""
+    env = os.environ if environ is None else environ
+    errors: list[str] = []
+    path = file or env.get("DTS_CONFIG")
+    settings: dict[str, Setting] = {}
+    if path:
+        settings |= from_toml(Path(path), errors)
+    settings |= from_credentials(env, errors)
+    settings |= from_environment(env, errors)
+    for name, value in (flags or {}).items():
+        if value is not None:
+            settings[name] = Setting(value, "command line")
+    config = _build(settings, errors)
+    if errors:
+        raise ConfigError(errors)
+    return Loaded(config, {name: setting.source for name, setting in settings.items()})
+
+
+def to_environment(values: Mapping[str, object]) -> dict[str, str]:
+    """Return the variables that make `load` in another process see these settings."""
+    return {
+        f"DTS_{name.replace('.', '__').upper()}": ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for name, value in values.items()
+    }
+
+
+def redact_url(url: str) -> str:
+    """Return `url` without its password."""
+    url = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)  # up to the last @: rather too much than too little
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+
+
+def show(loaded: Loaded) -> str:
+    """Return the configuration as TOML with sources as comments, and with no secret in it."""
+    lines: list[str] = []
+    for section, fields in SECTIONS.items():
+        lines.append(f"[{section}]")
+        for key in fields:
+            value = getattr(getattr(loaded.config, section), key)
+            if f"{section}.{key}" in SECRETS:
+                value = redact_url(value)
+            source = loaded.sources.get(f"{section}.{key}", "default")
+            lines.append(f"{key} = {_toml(value)}  # {source}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    return msgspec.json.encode(value).decode()
+
+
+def _build(settings: Mapping[str, Setting], errors: list[str]) -> Config:
+    sections: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
+    for name, setting in settings.items():
+        section, _, key = name.partition(".")
+        try:
+            value = _convert(SECTIONS[section][key], setting.value)
+            check = CHECKS.get(name)
+            if check is not None:
+                check(value)
+        except ValueError as error:  # msgspec.ValidationError is one
+            shown = "" if name in SECRETS else f" (it is {setting.value!r})"
+            errors.append(f"{setting.source}: {name}: {error}{shown}")
+        else:
+            sections[section][key] = value
+    built = {field.name: field.type(**sections[field.name]) for field in msgspec.structs.fields(Config)}
+    return Config(**built)
+
+
+def _convert(field: msgspec.structs.FieldInfo, raw: object) -> object:
+    """Return `raw` in the field's type; text is read as the environment and flags write it."""
+    if isinstance(raw, str):
+        text = raw.strip()
+        if isinstance(field.default, tuple):
+            raw = [part.strip() for part in text.split(",") if part.strip()]
+        elif _is_seconds(field):
+            raw = parse_duration(float(text) if re.fullmatch(r"[0-9.]+", text) else text)
+        elif field.name == "labels":
+            raw = dict(_label(part) for part in text.split(",") if part.strip())
+    return msgspec.convert(raw, field.type, strict=not isinstance(raw, str))
+
+
+def _is_seconds(field: msgspec.structs.FieldInfo) -> bool:
+    return any(isinstance(m, Meta) and m.extra for m in getattr(field.type, "__metadata__", ()))
+
+
+def _label(part: str) -> tuple[str, str]:
+    key, equals, value = part.partition("=")
+    if not equals or not key.strip():
+        raise ValueError("labels are written key=value,key=value")
+    return key.strip(), value.strip()

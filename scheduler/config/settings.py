@@ -1,0 +1,120 @@
+"""Everything that can be set, with its type, bounds and default; `CHECKS` holds what types cannot say."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+Seconds = Annotated[float, Meta(ge=0, extra={"unit": "seconds"})]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PostgreSQL, the truth. `pool` bounds the connections that one role holds."""
+
+    url: str = ""
+    pool: Annotated[int, Meta(ge=2, le=1000)] = 8
+
+
+class Redis(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Redis ≥ 7.0 or Valkey ≥ 7.2, the accelerator."""
+
+    url: str = ""
+
+
+class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The HTTP interface. `max_body` is in bytes. Until authentication exists it listens on loopback only."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    max_body: Annotated[int, Meta(ge=1024)] = 10 * 1024 * 1024
+    drain_timeout: Seconds = 10.0
+
+
+class Scheduler(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The role that leads. A leader that has not renewed for `lock_ttl` may be succeeded."""
+
+    lock_ttl: Annotated[float, Meta(ge=1, le=300, extra={"unit": "seconds"})] = 5.0
+
+
+class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The role that executes. `name` is what people call it; `concurrency` is its slots, 0 for four per processor.
+
+    `task_user` is who commands run as when the worker is root; `state_dir` holds files of running attempts;
+    `api_url` is what commands get as `DTS_API_URL`.
+    """
+
+    name: str = ""
+    queues: Annotated[tuple[str, ...], Meta(min_length=1)] = ("default",)
+    concurrency: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    labels: dict[str, str] = {}
+    lease: Annotated[float, Meta(ge=5, le=3600, extra={"unit": "seconds"})] = 15.0
+    drain_timeout: Seconds = 30.0
+    task_user: str = "nobody"
+    state_dir: str = ""
+    api_url: str = ""
+
+
+class Up(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`dts up`. An empty `data_dir` is the usual place for the user's state."""
+
+    data_dir: str = ""
+    workers: Annotated[int, Meta(ge=0, le=1000)] = 1
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Logs on stderr; `auto` is for people on a terminal and JSON elsewhere."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that can be set."""
+
+    database: Database = Database()
+    redis: Redis = Redis()
+    api: Api = Api()
+    scheduler: Scheduler = Scheduler()
+    worker: Worker = Worker()
+    up: Up = Up()
+    log: Log = Log()
+
+
+SECRETS = frozenset({"database.url", "redis.url"})
+SHORT = {"DTS_DATABASE_URL": "database.url", "DTS_REDIS_URL": "redis.url"}
+"""The two variables that everybody sets, without the double underscore."""
+
+
+SECTIONS: dict[str, dict[str, msgspec.structs.FieldInfo]] = {
+    section.name: {field.name: field for field in msgspec.structs.fields(section.type)}
+    for section in msgspec.structs.fields(Config)
+}
+
+
+def _scheme(*allowed: str) -> Callable[[Any], None]:
+    def check(url: str) -> None:
+        if url and url.partition("://")[0] not in allowed:
+            raise ValueError(f"the URL must start with {' or '.join(f'{name}://' for name in allowed)}")
+
+    return check
+
+
+def _loopback(host: str) -> None:
+    try:
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            return
+    except ValueError:
+        pass
+    raise ValueError("must be a loopback address such as 127.0.0.1: there is no authentication yet")
+
+
+CHECKS: dict[str, Callable[[Any], None]] = {
+    "database.url": _scheme("postgresql", "postgres"),
+    "redis.url": _scheme("redis", "rediss", "unix"),
+    "api.host": _loopback,
+}

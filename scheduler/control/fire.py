@@ -1,0 +1,195 @@
+"""Fire: planned fires that have come due are decided, recorded, and become runs.
+
+Reading, deciding and writing go in batches, one statement each. Whatever somebody touched between reading and writing
+is left as it was and comes again in the next batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from scheduler.broker import BrokerUnavailable
+from scheduler.control.leading import Leading
+from scheduler.control.plan import NewestFires, Planner, fires_of, upstream_ids
+from scheduler.domain.fires import Firing
+from scheduler.domain.run import Queued
+from scheduler.store.database import RETRYABLE
+from scheduler.store.schedules import Cancelled, DueTask, Plan, Schedules, Upstream
+from scheduler.telemetry import get_logger
+
+_GIVE_WAY: Final = "overlap"
+
+_log = get_logger("fire")
+
+
+class Firer:
+    """The firing loop of one term."""
+
+    def __init__(self, leading: Leading, schedules: Schedules) -> None:
+        self._epoch = leading.epoch
+        self._settings = leading.settings
+        self._broker = leading.broker
+        self._dispatch = leading.dispatch
+        self._ids = leading.ids
+        self._health = leading.health
+        self._promote = leading.promote
+        self._schedules = schedules
+        self._unreadable: set[UUID] = set()
+
+    async def step(self) -> float:
+        """Decide about one batch of due tasks; return when there will be more. Raises TermLost, StoreUnavailable."""
+        due = await self._schedules.due(self._settings.batch, except_for=sorted(self._unreadable))
+        if due:
+            await self._fire(due)
+        if len(due) == self._settings.batch:
+            return 0.0
+        left = await self._schedules.next_fire()
+        return self._settings.poll if left is None or left <= 0 else min(left, self._settings.poll)
+
+    async def _fire(self, due: Sequence[DueTask]) -> None:
+        decided = self._decide(due)
+        planner = Planner(self._ids, await self._places(), *await self._upstreams(decided))
+        plans = [planner.plan(task, firing) for task, firing in decided]
+        written = await self._write(plans)
+        done = [plan for plan in plans if plan.task.id in written]
+        await self._settle(done)
+        await self._offer([run for plan in done for run in _queued(plan)])
+        if any(run.state == "pending" for plan in done for run in plan.runs):
+            self._promote()
+
+    def _decide(self, due: Sequence[DueTask]) -> list[tuple[DueTask, Firing]]:
+        decided = []
+        for task in due:
+            try:
+                decided.append((task, fires_of(task)))
+            except ValueError as error:  # no validated schedule ends here; one that does must not stop the others
+                self._unreadable.add(task.id)
+                _log.error("unreadable schedule", task=str(task.id), error=str(error))
+        if self._unreadable:
+            detail = f"{len(self._unreadable)} tasks have schedules that cannot be read: {min(self._unreadable)}…"
+            self._health.report("scheduler.schedules", False, detail)
+        return decided
+
+    async def _places(self) -> Places:
+        """Return the places that runs may take which need not wait for promotion: none where others wait already."""
+        lanes = [lane.lane for lane in await self._dispatch.lanes() if not lane.paused]
+        try:
+            stats = await self._broker.stats(lanes)
+        except BrokerUnavailable:
+            return Places({})
+        return Places(
+            {
+                (lane, priority): self._settings.window - ready
+                for lane, of_lane in stats.items()
+                if of_lane.open
+                for priority, ready in enumerate(of_lane.ready)
+            }
+        )
+
+    async def _upstreams(
+        self, decided: Sequence[tuple[DueTask, Firing]]
+    ) -> tuple[Mapping[UUID, Upstream], NewestFires]:
+        """Look up what the tasks depend on, where they make runs."""
+        wanted = {
+            (upstream_id, fire.scheduled_for)
+            for task, firing in decided
+            if task.spec.depends_on
+            for fire in firing.fires
+            if fire.run_at is not None
+            for upstream_id in upstream_ids(task.spec)
+        }
+        if not wanted:
+            return {}, {}
+        upstreams = await self._schedules.upstreams(sorted({upstream_id for upstream_id, _ in wanted}))
+        return upstreams, await self._schedules.newest_fires(sorted(wanted))
+
+    async def _write(self, plans: Sequence[Plan]) -> set[UUID]:
+        """Write all plans; return the tasks that were still as they had been read."""
+        written = await self._insist([plan for plan in plans if not plan.cancel], self._write_plain)
+        written |= await self._insist([plan for plan in plans if plan.cancel], self._write_giving_way)
+        return written
+
+    async def _write_plain(self, plans: Sequence[Plan]) -> set[UUID]:
+        return await self._schedules.write(self._epoch, plans)
+
+    async def _write_giving_way(self, plans: Sequence[Plan]) -> set[UUID]:
+        written, cancelled = await self._schedules.write_and_cancel(self._epoch, plans, _GIVE_WAY)
+        await self._tell_workers(cancelled)
+        return written
+
+    async def _insist(
+        self, plans: Sequence[Plan], write: Callable[[Sequence[Plan]], Awaitable[set[UUID]]]
+    ) -> set[UUID]:
+        while True:
+            if not plans:
+                return set()
+            try:
+                return await write(plans)
+            except asyncpg.UniqueViolationError:
+                plans = _without(plans, await self._schedules.decided_fires(plans))
+            except RETRYABLE:
+                continue
+
+    async def _settle(self, plans: Sequence[Plan]) -> None:
+        """Bring new edges up to date, and the edges that waited for these fires."""
+        edges = [edge for plan in plans for run in plan.runs for edge in run.edges or ()]
+        on_runs = {edge.upstream_run_id for edge in edges if edge.upstream_run_id is not None}
+        on_fires = {edge.upstream_task_id for edge in edges if edge.upstream_run_id is None}
+        settled = await self._schedules.settle_written(self._epoch, sorted(on_runs))
+        bound = await self._schedules.bind_edges(self._epoch, sorted(on_fires | {plan.task.id for plan in plans}))
+        if settled.ready or bound.ready:
+            self._promote()
+
+    async def _tell_workers(self, cancelled: Cancelled) -> None:
+        if cancelled.settled.ready:
+            self._promote()
+        with suppress(BrokerUnavailable):
+            for run_id, worker_id in cancelled.requested:
+                await self._broker.publish(f"worker:{worker_id}", str(run_id).encode())
+
+    async def _offer(self, queued: Sequence[Queued]) -> None:
+        if queued:
+            with suppress(BrokerUnavailable):  # workers find them in PostgreSQL, or the reconciler pushes them later
+                await self._broker.push(queued)
+
+
+class Places:
+    """How many more runs of each (lane, priority) may be queued without waiting for promotion."""
+
+    def __init__(self, left: dict[tuple[str, int], int]) -> None:
+        self._left = left
+
+    def __call__(self, lane: str, priority: int) -> bool:
+        """Take a place; False if there is none."""
+        left = self._left.get((lane, priority), 0)
+        if left <= 0:
+            return False
+        self._left[lane, priority] = left - 1
+        return True
+
+
+def _queued(plan: Plan) -> list[Queued]:
+    return [
+        Queued(run_id=run.id, lane=run.lane, priority=run.priority, run_at=run.run_at, seq=1, traceparent=None)
+        for run in plan.runs
+        if run.state == "queued"
+    ]
+
+
+def _without(plans: Sequence[Plan], decided: set[tuple[UUID, datetime]]) -> list[Plan]:
+    """Return the plans without fires that were decided before, and without the runs of such fires."""
+    return [
+        msgspec.structs.replace(
+            plan,
+            fires=[fire for fire in plan.fires if (plan.task.id, fire.scheduled_for) not in decided],
+            runs=[run for run in plan.runs if (plan.task.id, run.scheduled_for) not in decided],
+        )
+        for plan in plans
+    ]

@@ -1,0 +1,73 @@
+"""Promote: runs that have fallen due, or whose last dependency was met, are queued and offered to the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from scheduler.broker import BrokerUnavailable, LaneStats
+from scheduler.control.leading import Leading
+from scheduler.domain.run import Queued
+
+PRIORITIES: Final = range(10)
+
+Rooms = dict[tuple[str, int], int]
+
+
+class Promoter:
+    """The promoting loop of one term."""
+
+    def __init__(self, leading: Leading) -> None:
+        self._epoch = leading.epoch
+        self._settings = leading.settings
+        self._broker = leading.broker
+        self._dispatch = leading.dispatch
+
+    async def step(self) -> float:
+        """Queue one batch; return when there will be more to queue. Raises StoreUnavailable."""
+        lanes = [lane.lane for lane in await self._dispatch.lanes() if not lane.paused]
+        rooms, closed = await self._rooms(lanes)
+        wanted = {key: min(places, self._settings.batch) for key, places in rooms.items()}
+        promoted = await self._dispatch.promote(self._epoch, wanted)
+        await self._offer(promoted)
+        await self._open(closed - _unfinished(wanted, promoted))
+        if promoted:
+            return 0.0
+        due = await self._dispatch.next_due(lanes)
+        if due is None or due <= 0:  # due and not promoted: its window is full
+            return self._settings.poll
+        return min(due, self._settings.poll)
+
+    async def _rooms(self, lanes: Sequence[str]) -> tuple[Rooms, set[str]]:
+        """Return the free places by lane and priority, and the lanes whose fast path is closed."""
+        try:
+            stats: Mapping[str, LaneStats] = await self._broker.stats(lanes)
+        except BrokerUnavailable:
+            queued = await self._dispatch.queued_by_lane(lanes, self._settings.window)
+            return {
+                (lane, p): self._settings.window - queued.get((lane, p), 0) for lane in lanes for p in PRIORITIES
+            }, set()
+        rooms = {(lane, p): self._settings.window - stats[lane].ready[p] for lane in lanes for p in PRIORITIES}
+        return rooms, {lane for lane in lanes if not stats[lane].open}
+
+    async def _offer(self, promoted: Sequence[Queued]) -> None:
+        if promoted:
+            try:
+                await self._broker.push(promoted)
+            except BrokerUnavailable:
+                return  # workers find them in PostgreSQL, and the reconciler pushes them once Redis is back
+
+    async def _open(self, lanes: set[str]) -> None:
+        try:
+            for lane in lanes:
+                await self._broker.mark_open(lane)
+        except BrokerUnavailable:
+            return  # the flag went with Redis, and stays down until a later step
+
+
+def _unfinished(wanted: Rooms, promoted: Sequence[Queued]) -> set[str]:
+    """Return the lanes where more may be promotable: a place was missing, or every place was used."""
+    left = dict(wanted)
+    for run in promoted:
+        left[run.lane, run.priority] -= 1
+    return {lane for (lane, _), places in left.items() if places <= 0}

@@ -1,0 +1,83 @@
+"""Leading: every duty of the leader, in a group that lives exactly as long as the term."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from scheduler.control.election import Term
+from scheduler.control.fire import Firer
+from scheduler.control.gauges import Gauges, Step
+from scheduler.control.leading import Leading
+from scheduler.control.observe import Observer
+from scheduler.control.promote import Promoter
+from scheduler.control.reap import Reaper
+from scheduler.control.reconcile import Reconciler
+from scheduler.control.retain import Keeper
+from scheduler.service import Backoff, Service, Wake
+from scheduler.store.database import Database
+from scheduler.store.history import History
+from scheduler.store.reaping import Reaping
+from scheduler.store.reconcile import Reconcile
+from scheduler.store.schedules import Schedules
+
+_BACKOFF = Backoff(base=0.05, cap=2.0)
+
+
+class Wakes(msgspec.Struct, frozen=True):
+    """What the outside may wake; harmless while nothing leads."""
+
+    fire: Wake = msgspec.field(default_factory=Wake)
+    promote: Wake = msgspec.field(default_factory=Wake)
+    reap: Wake = msgspec.field(default_factory=Wake)
+
+    def work(self) -> None:
+        """Something was created, changed or became ready."""
+        self.fire.set()
+        self.promote.set()
+
+
+class Reign:
+    """Builds the duties of a term and runs them until it is over."""
+
+    def __init__(
+        self, *, database: Database, observer: Observer, wakes: Wakes, gauges: Gauges, leading: Callable[[int], Leading]
+    ) -> None:
+        self._observer = observer
+        self._wakes = wakes
+        self._gauges = gauges
+        self._leading = leading
+        self._schedules = Schedules(database)
+        self._reconcile = Reconcile(database)
+        self._history = History(database)
+        self._database = database
+
+    async def run(self, term: Term) -> None:
+        """Lead until `term.over`; a planned end lets the steps under way finish."""
+        leading = self._leading(term.epoch)
+        self._gauges.led(term.epoch)
+        names: list[str] = []
+        try:
+            async with Service("leader", health=leading.health) as duties:
+                for name, step, wake in self._duties(leading):
+                    timed = self._gauges.timed(name, step)
+                    duties.loop(name, timed, wake=wake, on_error=term.notice, backoff=_BACKOFF)
+                    names.append(f"leader.{name}")
+                await term.over.wait()
+                if term.planned:
+                    await duties.drain(leading.settings.drain)
+        finally:
+            for name in names:
+                leading.health.forget(name)
+            self._gauges.led(None)
+            term.handed_over.set()
+
+    def _duties(self, leading: Leading) -> Iterable[tuple[str, Step, Wake]]:
+        reaping = Reaping(self._database, leading.ids)
+        yield "fire", Firer(leading, self._schedules).step, self._wakes.fire
+        yield "promote", Promoter(leading).step, self._wakes.promote
+        yield "reap", Reaper(leading, reaping, self._observer).step, self._wakes.reap
+        yield "reconcile", Reconciler(leading, self._reconcile, self._schedules).step, Wake()
+        yield "retain", Keeper(leading, self._history).step, Wake()
+        yield "count", self._gauges.backlog_step(self._reconcile), Wake()

@@ -1,0 +1,43 @@
+"""Retain: partitions are made before they are needed, and dropped when their time is over."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from scheduler.control.leading import Leading
+from scheduler.store.history import History
+from scheduler.telemetry import get_logger
+
+_EVERY: Final = 600.0  # seconds
+_SOON: Final = 5.0  # seconds, when traffic was in the way
+
+_log = get_logger("retention")
+
+
+class Keeper:
+    """The housekeeping loop of one term."""
+
+    def __init__(self, leading: Leading, history: History) -> None:
+        self._epoch = leading.epoch
+        self._settings = leading.settings
+        self._health = leading.health
+        self._history = history
+
+    async def step(self) -> float:
+        """Make what is missing, drop what is old, say what is not in order. Raises TermLost, StoreUnavailable."""
+        missing = await self._history.create_ahead(self._epoch, self._settings.weeks_ahead)
+        kept = await self._history.drop_behind(self._epoch, self._settings.retention)
+        await self._history.forget(
+            self._epoch,
+            retention=self._settings.retention,
+            dead_letters=self._settings.dead_letters,
+        )
+        uncovered = await self._history.uncovered()
+        complaints = [f"rows outside of any week in {name}" for name in uncovered]
+        complaints += [f"no partitions yet for {week:%Y-%m-%d}" for week in missing]
+        notes = [f"{week.week:%Y-%m-%d} kept for {week.reason}" for week in kept]
+        self._health.report("scheduler.history", not complaints, "; ".join(complaints + notes))
+        if complaints:
+            _log.error("history is not in order", complaints=complaints)
+        busy = missing or any(week.reason == "busy" for week in kept)
+        return _SOON if busy else _EVERY

@@ -1,0 +1,54 @@
+"""What the scheduler role can be told; every duration is in seconds."""
+
+from __future__ import annotations
+
+import msgspec
+
+_DAY = 86400.0
+
+
+class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Plain values, checked by whoever read them. The database pool should allow `CONNECTIONS` connections."""
+
+    lock_ttl: float = 5.0
+    """How long a term outlives its last renewal: the longest wait for a successor after a crash."""
+
+    lease: float = 15.0
+    """How long a worker's lease number may stand still before the worker is taken for dead."""
+
+    loss_budget: int = 3
+    """Charged worker losses after which a run is dead-lettered."""
+
+    window: int = 16_384
+    """Most runs that stand queued in one lane and priority; the same number as the broker's window."""
+
+    poll: float = 1.0
+    """How often the leader looks without having been woken."""
+
+    batch: int = 1000
+    """Most rows that one statement writes."""
+
+    stale_after: float = 3.0
+    """How long a run may stand queued before the reconciler asks the broker whether it knows it."""
+
+    reconcile_every: float = 2.0
+    """How often the reconciler takes its next step."""
+
+    retention: float = 30 * _DAY
+    """How long history is kept; it goes by whole weeks."""
+
+    dead_letters: float = 30 * _DAY
+    """How long a dead letter is kept once it was replayed or discarded."""
+
+    weeks_ahead: int = 2
+    """Partitions made before they are needed."""
+
+    dead_workers: float = _DAY
+    """How long the row of an ended worker is kept."""
+
+    drain: float = 1.0
+    """How long a leader that stops on purpose waits for its statements under way."""
+
+
+CONNECTIONS = 12
+"""Connections that the role may use at the same time: one for each of its loops, so that none waits for another."""

@@ -1,0 +1,154 @@
+"""What becomes of a run when one of its attempts has ended.
+
+The wait before a retry is exponential backoff with full jitter (Marc Brooker, "Exponential Backoff And Jitter", AWS
+Architecture Blog, 2015):  sleep = random_between(0, min(cap, base · factor ** attempt)).
+
+Failures of the command and losses of the worker have separate budgets. A failure that exhausts `max_attempts` or
+`max_elapsed` ends `failed` if the task never asked for retries (`max_attempts` 1), else `dead_letter`; exhausted losses
+end `dead_letter`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from scheduler.domain.durations import parse_duration
+from scheduler.domain.loss import BUDGET, OnLost
+from scheduler.domain.run import RunState
+from scheduler.domain.task import Retry, RetryRule, RuleAction
+
+EndKind = Literal["exit", "signal", "timeout", "oom", "stalled", "spawn_error", "lost", "cancelled", "drained"]
+AttemptOutcome = Literal["completed", "failed", "cancelled", "lost", "requeued"]
+
+REASONS = ("exit", "signal", "timeout", "oom", "stalled", "spawn_error", "lost")
+"""What `retry.rules[].reasons` may name: the part of a reason before its colon."""
+
+
+class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How an attempt ended.
+
+    `exit` has `exit_code`; `signal` has `signal`, a name without `SIG`; `spawn_error` has `detail`, a short cause such
+    as `executable_not_found`. `timeout`, `oom` and `stalled` may carry the exit code or signal that they led to.
+    `cancelled` and `drained` are ends that we asked for. `charged` is False for a loss that is not the run's own doing
+    (the worker reported it itself, or several runs died together): it costs nothing.
+    """
+
+    kind: EndKind
+    exit_code: int | None = None
+    signal: str | None = None
+    detail: str | None = None
+    charged: bool = True
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the run becomes: `state`, `retry_in` seconds to wait if that is `pending`, and a machine-readable `reason`.
+
+    `attempt_outcome` is what the attempt's own record says: `failed` spends one of the failures, `lost` one of the
+    losses, `requeued` nothing.
+    """
+
+    state: RunState
+    reason: str | None
+    attempt_outcome: AttemptOutcome
+    retry_in: float = 0.0
+
+
+def reason_of(end: AttemptEnd) -> str | None:
+    """Return `exit:N`, `signal:NAME`, `spawn_error:…` or the bare kind; None for success."""
+    match end.kind:
+        case "exit":
+            return f"exit:{end.exit_code}" if end.exit_code else None
+        case "signal":
+            return f"signal:{end.signal}"
+        case "spawn_error":
+            return f"spawn_error:{end.detail or 'unknown'}"
+        case kind:
+            return kind
+
+
+def decide(
+    end: AttemptEnd,
+    policy: Retry,
+    *,
+    failures: int,
+    losses: int,
+    first_started_at: datetime,
+    now: datetime,
+    on_lost: OnLost = "retry",
+    rng: random.Random,
+) -> Decision:
+    """Decide what becomes of the run.
+
+    `failures` and `losses` were spent before this attempt ended; `first_started_at` dates the first attempt since the
+    run was created or revived, from which `max_elapsed` counts.
+    """
+    reason = reason_of(end)
+    if reason is None:
+        return Decision(state="completed", reason=None, attempt_outcome="completed")
+    if end.kind == "cancelled":
+        return Decision(state="cancelled", reason=reason, attempt_outcome="cancelled")
+    if end.kind == "drained" or (end.kind == "lost" and not end.charged):
+        return Decision(state="pending", reason=reason, attempt_outcome="requeued")
+    action = _first_match(policy.rules, end, reason)
+    if end.kind == "lost":
+        return _after_loss(action or on_lost, losses, reason)
+    if action in ("fail", "dead_letter"):
+        return Decision(state=_END[action], reason=reason, attempt_outcome="failed")
+    return _after_failure(policy, failures, (now - first_started_at).total_seconds(), reason, rng)
+
+
+def backoff(policy: Retry, failures: int, rng: random.Random) -> float:
+    """Return the seconds to wait after one more failure than the `failures` before it."""
+    longest = _seconds(policy.max_interval)
+    try:
+        interval = min(longest, _seconds(policy.initial_interval) * policy.backoff**failures)
+    except OverflowError:
+        interval = longest
+    return rng.uniform(0.0, interval)
+
+
+_END: dict[RuleAction, RunState] = {"fail": "failed", "dead_letter": "dead_letter", "retry": "pending"}
+
+
+def _after_failure(policy: Retry, failures: int, elapsed: float, reason: str, rng: random.Random) -> Decision:
+    wait = backoff(policy, failures, rng)
+    if failures + 1 < policy.max_attempts and not _too_long(policy, elapsed + wait):
+        return Decision(state="pending", reason=reason, attempt_outcome="failed", retry_in=wait)
+    state: RunState = "failed" if policy.max_attempts == 1 else "dead_letter"
+    return Decision(state=state, reason=reason, attempt_outcome="failed")
+
+
+def _after_loss(action: OnLost, losses: int, reason: str) -> Decision:
+    exhausted = action == "retry" and losses + 1 >= BUDGET
+    return Decision(state="dead_letter" if exhausted else _END[action], reason=reason, attempt_outcome="lost")
+
+
+def _first_match(rules: Sequence[RetryRule], end: AttemptEnd, reason: str) -> RuleAction | None:
+    for rule in rules:
+        if _matches(rule, end, reason):
+            return rule.action
+    return None
+
+
+def _matches(rule: RetryRule, end: AttemptEnd, reason: str) -> bool:
+    """Say whether all conditions of a rule hold; one without conditions matches every failure, but no loss."""
+    if rule.exit_codes is not None and end.exit_code not in rule.exit_codes:
+        return False
+    if rule.signals is not None and end.signal not in rule.signals:
+        return False
+    if rule.reasons is None:
+        return end.kind != "lost"
+    return reason in rule.reasons or end.kind in rule.reasons
+
+
+def _too_long(policy: Retry, elapsed: float) -> bool:
+    return policy.max_elapsed is not None and elapsed > _seconds(policy.max_elapsed)
+
+
+def _seconds(duration: float | str) -> float:
+    return parse_duration(duration) if isinstance(duration, str) else duration

@@ -1,0 +1,98 @@
+"""Servers that outlived their supervisor: found by their pid files and stopped before new ones start.
+
+Only called by who holds the data directory's lock, so whatever still runs on it has no supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+
+from scheduler.service import sleep
+from scheduler.telemetry import get_logger
+
+_log = get_logger("embedded")
+
+
+async def stop_leftover(
+    pid_file: Path, *, program: str, directory: Path, signals: Sequence[tuple[signal.Signals, float]]
+) -> None:
+    """Stop the server that `pid_file` names, if it still runs `program` on `directory`; remove the file in the end."""
+    pid = read_pid(pid_file)
+    if pid is not None and _is_ours(pid, program, directory):
+        _log.warning("stopping a leftover server", program=program, pid=pid)
+        for number, seconds in [*signals, (signal.SIGKILL, 10.0)]:
+            if await _signal_and_wait(pid, number, seconds):
+                break
+    _forget(pid_file)
+
+
+def read_pid(pid_file: Path) -> int | None:
+    """Return the process id on the first line, or None where there is none."""
+    try:
+        return int(pid_file.read_text().split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _forget(pid_file: Path) -> None:
+    # A stale file would stop the next start, should the pid be somebody else's by now.
+    pid_file.unlink(missing_ok=True)
+
+
+def _is_ours(pid: int, program: str, directory: Path) -> bool:
+    if pid <= 1:
+        return False
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        cwd = os.readlink(f"/proc/{pid}/cwd")  # noqa: PTH115 - may point to what is gone
+    except FileNotFoundError:
+        if Path("/proc/self").exists():
+            return False
+        return program in _ps(pid)  # no /proc: macOS
+    except PermissionError:
+        return False
+    return program.encode() in words[0] and (cwd == str(directory.resolve()) or os.fsencode(directory) in words)
+
+
+def _ps(pid: int) -> str:
+    done = subprocess.run(  # noqa: S603
+        ["ps", "-p", str(pid), "-o", "command="],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout
+
+
+async def _signal_and_wait(pid: int, number: signal.Signals, seconds: float) -> bool:
+    """Return whether the process is gone `seconds` after the signal at the latest."""
+    try:
+        handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return True
+    with anyio.move_on_after(seconds):
+        if handle is not None:
+            try:
+                await anyio.wait_readable(handle)
+            finally:
+                os.close(handle)
+            return True
+        while _alive(pid):
+            await sleep(0.02)
+        return True
+    return False
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,69 @@
+"""History by the week: partitions are made ahead of time and dropped whole, never emptied row by row.
+
+Both need a brief exclusive lock on the tables of the hot path. They ask for it with a short timeout and try again
+later, so that nobody queues up behind them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+import asyncpg
+import msgspec
+
+from scheduler.store.database import RETRYABLE, Database
+from scheduler.store.terms import fenced
+
+_PATIENCE_MS: Final = 200
+_BUSY = (asyncpg.LockNotAvailableError, *RETRYABLE)
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A week that is old enough to go, and why it could not."""
+
+    week: datetime
+    reason: str
+
+
+class History:
+    """All methods raise StoreUnavailable when the database is away, and TermLost once `epoch` has ended."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create_ahead(self, epoch: int, weeks: int) -> list[datetime]:
+        """Make the partitions of this week and the next `weeks`; return those still missing, because of traffic."""
+        missing = [row["week"] for row in await self._database.fetch("missing_weeks", weeks)]
+        return [week for week in missing if await self._briefly(epoch, "create_week", week) == "busy"]
+
+    async def drop_behind(self, epoch: int, retention: float) -> list[Kept]:
+        """Drop the weeks that ended `retention` seconds ago; return those that had to stay."""
+        kept = []
+        for row in await self._database.fetch("old_weeks", retention):
+            for statement in ("detach_week", "detach_fires"):
+                reason = await self._briefly(epoch, statement, row["week"])
+                if reason:
+                    kept.append(Kept(row["week"], reason))
+        await self._briefly(epoch, "drop_detached")
+        return kept
+
+    async def forget(self, epoch: int, *, retention: float, dead_letters: float) -> None:
+        """Delete what stands outside of the partitions and is older than this, in seconds."""
+        async with fenced(self._database, epoch) as executor:
+            await executor.execute("forget_old_fires", retention)
+            await executor.execute("forget_dead_letters", dead_letters)
+            await executor.execute("forget_deleted_tasks", retention)
+
+    async def uncovered(self) -> list[str]:
+        """Return the default partitions that hold rows: an alarm, for no week was made for these."""
+        return [row["name"] for row in await self._database.fetch("uncovered")]
+
+    async def _briefly(self, epoch: int, statement: str, *args: object) -> str | None:
+        try:
+            async with fenced(self._database, epoch) as executor:
+                await executor.execute("be_brief", str(_PATIENCE_MS))
+                answer: str | None = await executor.fetchval(statement, *args)
+                return answer
+        except _BUSY:
+            return "busy"

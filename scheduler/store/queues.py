@@ -1,0 +1,106 @@
+"""Queues and workers as the API shows them, who leads, and how much waits."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from scheduler.store.database import Database
+
+COUNTED = 10_000
+"""Runs of one lane and state are counted no further than this."""
+
+
+class Queue(msgspec.Struct, kw_only=True, frozen=True):
+    """A queue and its live runs: `pending` wait to be queued, `queued` for a worker; counted up to 10,000 a lane."""
+
+    name: str
+    paused: bool
+    pending: int
+    queued: int
+    updated_at: datetime | None
+
+
+class Worker(msgspec.Struct, kw_only=True, frozen=True):
+    """A worker process that is there, or that went in the last hour."""
+
+    id: UUID
+    name: str
+    host: str
+    pid: int
+    queues: list[str]
+    executors: list[str]
+    labels: dict[str, str]
+    containment: str
+    slots: int
+    running: int
+    version: str
+    state: Literal["live", "draining", "dead", "left"]
+    drain_requested: bool
+    registered_at: datetime
+    last_seen: datetime
+    ended_at: datetime | None
+    end_reason: str | None
+
+
+class Leader(msgspec.Struct, kw_only=True, frozen=True):
+    """Who leads the schedulers; `silent` is how many seconds ago it last renewed its term."""
+
+    holder: UUID | None
+    epoch: int
+    host: str | None
+    pid: int | None
+    acquired_at: datetime | None
+    renewed_at: datetime | None
+    silent: float | None
+
+
+class Queues:
+    """Pauses queues and reads what there is."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def queues(self, namespace: str) -> list[Queue]:
+        """Return every queue that work was ever put in, or that was ever paused."""
+        rows = await self._database.fetch("list_queues", namespace, COUNTED)
+        return [Queue(**dict(row)) for row in rows]
+
+    async def set_paused(self, namespace: str, name: str, actor: str, *, paused: bool) -> list[str]:
+        """Pause or resume a queue, known or not yet; return its lanes."""
+        async with self._database.transaction() as executor:
+            await executor.execute("pause_queue" if paused else "resume_queue", namespace, name, actor)
+            rows = await executor.fetch("lanes_of_queue", namespace, name)
+        return [row["lane"] for row in rows]
+
+    async def workers(self) -> list[Worker]:
+        """Return the workers that are there, and those that went in the last hour."""
+        rows = await self._database.fetch("list_workers")
+        return [
+            Worker(**{**row, "labels": msgspec.json.decode(row["labels"], type=dict[str, str])})
+            for row in map(dict, rows)
+        ]
+
+    async def live_workers(self) -> int:
+        """Return how many workers take work."""
+        count: int = await self._database.fetchval("count_live_workers")
+        return count
+
+    async def leader(self) -> Leader:
+        """Return who leads, or led last."""
+        row = await self._database.fetchrow("leader")
+        assert row is not None, "the leadership row is part of the schema"
+        return Leader(**dict(row))
+
+    async def waiting(self, at_most: int) -> int:
+        """Return how many runs wait, counting no further than about `at_most`."""
+        count: int = await self._database.fetchval("count_waiting", at_most)
+        return count
+
+    async def namespace_limit(self, namespace: str) -> int | None:
+        """Return a namespace's own bound on waiting runs."""
+        limit: int | None = await self._database.fetchval("namespace_limit", namespace)
+        return limit

@@ -1,0 +1,63 @@
+-- name: missing_weeks
+-- reads which of the next `$1` weeks, this one included, have no partitions yet
+SELECT week
+FROM (SELECT date_trunc('week', dts_now() + n * interval '7 days', 'UTC') AS week FROM generate_series(0, $1::integer) AS n) AS w
+WHERE to_regclass('runs_' || to_char(week AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NULL
+   OR to_regclass('fires_' || to_char(week AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NULL
+ORDER BY week
+
+-- name: be_brief
+-- gives up on locks after `$1` milliseconds, for the rest of this transaction
+SELECT set_config('lock_timeout', $1::text, true)
+
+-- name: create_week
+-- (nothing) → partitions of the week that holds a moment
+SELECT dts_create_week($1::timestamptz)
+
+-- name: old_weeks
+-- reads the weeks that ended more than `$1` seconds ago and still have partitions
+SELECT DISTINCT week
+FROM (
+  SELECT to_timestamp(right(c.relname, 8), 'YYYYMMDD') AS week
+  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+  WHERE i.inhparent IN ('runs'::regclass, 'fires'::regclass) AND c.relname ~ '_[0-9]{8}$'
+) AS w
+WHERE week + interval '7 days' <= dts_now() - make_interval(secs => $1)
+ORDER BY week
+
+-- name: detach_week
+-- history → detached, unless something in it is still needed: then the reason
+SELECT dts_detach_week($1::timestamptz)
+
+-- name: detach_fires
+-- history → detached, unless something in it is still needed: then the reason
+SELECT dts_detach_fires($1::timestamptz)
+
+-- name: drop_detached
+-- detached → (nothing)
+SELECT dts_drop_detached()
+
+-- name: forget_old_fires
+-- decided → (nothing): fires so old that no partition covers them (a missed stretch begins where it began)
+DELETE FROM fires_default WHERE scheduled_for <= dts_now() - make_interval(secs => $1)
+
+-- name: forget_dead_letters
+-- replayed | discarded → (nothing), after `$1` seconds
+DELETE FROM dead_letter_tasks WHERE state <> 'open' AND decided_at <= dts_now() - make_interval(secs => $1)
+
+-- name: forget_deleted_tasks
+-- deleted → (nothing): recurring definitions of which no run is left
+DELETE FROM tasks t
+WHERE t.recurring AND t.deleted_at <= dts_now() - make_interval(secs => $1)
+  AND NOT EXISTS (SELECT FROM runs r WHERE r.task_id = t.id)
+
+-- name: uncovered
+-- reads which default partitions hold rows: their weeks have no partitions
+SELECT name
+FROM (VALUES ('runs_default', EXISTS (SELECT FROM runs_default)),
+             ('tasks_once_default', EXISTS (SELECT FROM tasks_once_default)),
+             ('attempts_default', EXISTS (SELECT FROM attempts_default)),
+             ('run_dependencies_default', EXISTS (SELECT FROM run_dependencies_default)),
+             ('output_chunks_default', EXISTS (SELECT FROM output_chunks_default)),
+             ('fires_default', EXISTS (SELECT FROM fires_default))) AS d(name, used)
+WHERE used

@@ -1,0 +1,73 @@
+-- name: list_queues
+-- reads every queue that work was ever put in, and its live runs, counting no further than `$2` in each lane and state
+SELECT q.name, coalesce(bool_or(q.paused), false) AS paused, max(q.updated_at) AS updated_at,
+       coalesce(sum(counted.pending), 0)::bigint AS pending, coalesce(sum(counted.queued), 0)::bigint AS queued
+FROM (
+  SELECT l.queue AS name, l.lane, s.paused, s.updated_at
+  FROM lanes l LEFT JOIN queues s ON s.namespace = l.namespace AND s.name = l.queue
+  WHERE l.namespace = $1
+  UNION ALL
+  SELECT s.name, NULL, s.paused, s.updated_at FROM queues s
+  WHERE s.namespace = $1 AND NOT EXISTS (SELECT FROM lanes l WHERE l.namespace = s.namespace AND l.queue = s.name)
+) AS q
+LEFT JOIN LATERAL (
+  SELECT (SELECT count(*) FROM (
+            SELECT FROM runs r WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.lane = q.lane LIMIT $2
+          ) AS waiting) AS pending,
+         (SELECT count(*) FROM (
+            SELECT FROM runs r WHERE r.state = 'queued' AND r.lane = q.lane LIMIT $2
+          ) AS offered) AS queued
+) AS counted ON true
+GROUP BY q.name
+ORDER BY q.name
+
+-- name: pause_queue
+-- any → paused
+INSERT INTO queues (namespace, name, paused, updated_at, updated_by) VALUES ($1, $2, true, dts_now(), $3)
+ON CONFLICT (namespace, name) DO UPDATE
+SET paused = true, updated_at = excluded.updated_at, updated_by = excluded.updated_by
+RETURNING updated_at
+
+-- name: resume_queue
+-- any → not paused
+INSERT INTO queues (namespace, name, paused, updated_at, updated_by) VALUES ($1, $2, false, dts_now(), $3)
+ON CONFLICT (namespace, name) DO UPDATE
+SET paused = false, updated_at = excluded.updated_at, updated_by = excluded.updated_by
+RETURNING updated_at
+
+-- name: lanes_of_queue
+-- reads the lanes of one queue
+SELECT lane FROM lanes WHERE namespace = $1 AND queue = $2
+
+-- name: list_workers
+-- reads the workers that are there, and those that went in the last hour
+SELECT w.id, w.name, w.host, w.pid, w.queues, w.executors, w.labels, w.containment, w.slots, w.version, w.state,
+       w.drain_requested, w.registered_at, w.ended_at, w.end_reason, coalesce(l.running, 0) AS running,
+       coalesce(l.renewed_at, w.registered_at) AS last_seen
+FROM workers w LEFT JOIN worker_leases l ON l.worker_id = w.id
+WHERE w.state IN ('live', 'draining')
+UNION ALL
+SELECT w.id, w.name, w.host, w.pid, w.queues, w.executors, w.labels, w.containment, w.slots, w.version, w.state,
+       w.drain_requested, w.registered_at, w.ended_at, w.end_reason, 0, w.ended_at
+FROM workers w
+WHERE w.state IN ('dead', 'left') AND w.ended_at > dts_now() - interval '1 hour'
+ORDER BY registered_at, id
+
+-- name: leader
+-- reads who leads, and for how long nothing has been heard of it
+SELECT epoch, holder, host, pid, acquired_at, renewed_at, extract(epoch FROM dts_now() - renewed_at)::float8 AS silent
+FROM leadership
+
+-- name: count_live_workers
+-- reads how many workers are there
+SELECT count(*) FROM workers WHERE state = 'live'
+
+-- name: count_waiting
+-- reads how many runs wait, counting no further than `$1`
+SELECT (SELECT count(*) FROM (SELECT FROM runs WHERE state = 'pending' AND unmet = 0 AND NOT held LIMIT $1) AS a)
+     + (SELECT count(*) FROM (SELECT FROM runs WHERE state = 'pending' AND (unmet > 0 OR held) LIMIT $1) AS b)
+     + (SELECT count(*) FROM (SELECT FROM runs WHERE state = 'queued' LIMIT $1) AS c)
+
+-- name: namespace_limit
+-- reads a namespace's bound on waiting runs
+SELECT max_pending FROM namespaces WHERE name = $1

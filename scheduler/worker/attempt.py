@@ -1,0 +1,80 @@
+"""One attempt: what is known of it while this worker has it, and how its command ended."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import anyio
+
+from scheduler.domain.retry import AttemptEnd
+from scheduler.domain.run import Claim
+from scheduler.domain.signals import name_of
+from scheduler.domain.task import TaskSpec
+from scheduler.worker.capture import Capture
+from scheduler.worker.executors import Execution
+from scheduler.worker.identity import Identity
+from scheduler.worker.scratch import Files
+
+Stop = Literal["cancelled", "timeout", "stalled", "drained", "lease"]
+"""Why an attempt was made to end. `lease`: it is, or soon may be, somebody else's."""
+
+
+class Attempt:
+    """An attempt from its claim until its outcome is committed. Times are monotonic seconds."""
+
+    __slots__ = (
+        "abandoned", "capture", "claim", "deadline", "execution", "files", "identity", "lock", "spec",
+        "started", "stop", "trimmed",
+    )  # fmt: skip
+
+    def __init__(self, claim: Claim, spec: TaskSpec) -> None:
+        self.claim = claim
+        self.spec = spec
+        self.capture: Capture | None = None
+        self.execution: Execution | None = None
+        self.files: Files | None = None
+        self.identity: Identity | None = None
+        self.started = math.inf
+        self.deadline = math.inf
+        self.stop: Stop | None = None
+        self.abandoned = False  # its fence is no longer ours: nothing is reported
+        self.lock: anyio.Lock | None = None  # of what is written while it runs, from the first such write on
+        self.trimmed = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether its command executes."""
+        return self.execution is not None and self.execution.running
+
+    def overdue(self, now: float) -> Stop | None:
+        """Say why it must end now, if it must."""
+        if now >= self.deadline:
+            return "timeout"
+        if (stall := stall_limit(self.spec)) is not None and self.execution is not None:
+            return "stalled" if now - self.execution.printed_at >= stall else None
+        return None
+
+    def due(self) -> float:
+        """Return when it will be overdue, as far as is known now."""
+        if (stall := stall_limit(self.spec)) is None or self.execution is None:
+            return self.deadline
+        return min(self.deadline, self.execution.printed_at + stall)
+
+    def end(self) -> AttemptEnd:
+        """Say how its command ended, once it has."""
+        assert self.execution is not None
+        code, number = self.execution.exit_code, self.execution.exit_signal
+        name = None if number is None else name_of(number)
+        if self.stop is None:
+            return AttemptEnd(kind="exit" if name is None else "signal", exit_code=code, signal=name)
+        if self.stop in {"drained", "lease"} and self.spec.on_lost != "retry":
+            return AttemptEnd(kind="lost", exit_code=code, signal=name)  # it has begun, and must not begin again
+        if self.stop == "lease":
+            return AttemptEnd(kind="lost", exit_code=code, signal=name, charged=False)
+        return AttemptEnd(kind=self.stop, exit_code=code, signal=name)
+
+
+def stall_limit(spec: TaskSpec) -> float | None:
+    """Return the seconds without a sign of life after which the command counts as stalled."""
+    return None if spec.stall_timeout is None else float(spec.stall_timeout)

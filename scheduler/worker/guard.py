@@ -1,0 +1,186 @@
+"""The guard: a small parent of the worker that outlives it and lets no task outlive the lease.
+
+`dts-worker` starts here. The guard starts the worker proper, shares a page of memory with it (`page.LeasePage`) and
+waits for one of four things:
+
+- the worker ends: every process of its tasks is killed at once, then, unless it was meant to end, a new worker starts
+  and is told (`DTS_REPLACES`) that nothing of the old incarnation is left;
+- the lease is about to run out: the tasks are asked to end;
+- the lease has run out: the worker is killed first and its tasks second, unless it says that it has none;
+- a signal to stop: passed on to the worker, which drains.
+
+It needs no word from the worker to find the tasks: they descend from it. It imports the standard library only, and as
+little of that as possible, so that it is small and has nothing to go wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+
+from scheduler.lifeline import call_ourselves, die_with_parent
+from scheduler.worker import linux, tree
+from scheduler.worker.page import VARIABLE, LeasePage
+
+REPLACES = "DTS_REPLACES"
+"""Environment variable of the worker: the incarnation (hex) before it, of whose tasks nothing is left."""
+
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 30.0
+_STEADY = 60.0
+"""A worker that lived so long (seconds) is restarted without delay."""
+
+WORKER = (sys.executable, "-m", "scheduler.cli.worker")
+"""The worker proper; the guard's own arguments are appended."""
+
+
+def main() -> int:
+    """Entry point of `dts-worker`; return its exit code."""
+    die_with_parent()
+    call_ourselves("dts-guard")
+    if not linux.SUPPORTED:  # development only: nobody watches over this worker
+        os.execv(WORKER[0], [*WORKER, *sys.argv[1:]])
+    return Guard([*WORKER, *sys.argv[1:]]).run()
+
+
+class Guard:
+    """Watches over one worker at a time. `command` starts it."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
+        self._stopping = False
+        self._pid = 0
+        self._pidfd = -1
+        self._asked = 0.0  # the deadline for which tasks were already asked to end
+        self._page, self._memory_fd = LeasePage.shared()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        self._timer = linux.BootTimer()
+
+    def run(self) -> int:
+        """Keep a worker running until it ends by itself; return the exit code."""
+        linux.become_subreaper()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._pass_on)
+        replaces: bytes | None = None
+        delay = _FIRST_DELAY
+        while True:
+            started = time.monotonic()
+            self._start(replaces)
+            code = self._watch()
+            _empty_tree()
+            replaces = self._page.incarnation or replaces
+            if self._stopping or replaces is None or code in {0, 130}:
+                return code
+            delay = _FIRST_DELAY if time.monotonic() - started > _STEADY else min(delay * 2, _LONGEST_DELAY)
+            print(f"dts-worker: the worker ended with {code}; a new one starts", file=sys.stderr, flush=True)  # noqa: T201
+            if not self._rest(delay):
+                return code
+
+    def _start(self, replaces: bytes | None) -> None:
+        self._page.incarnation = None
+        self._page.hold_until(0.0, ask_at=0.0)
+        self._page.tree_empty = True
+        self._asked = 0.0
+        self._timer.set(0)
+        memory_fd, wake_fd = os.dup(self._memory_fd), os.dup(self._wake_write)
+        environment = dict(os.environ)
+        environment[VARIABLE] = f"{memory_fd},{wake_fd},{os.getpid()}"
+        environment.pop(REPLACES, None)
+        if replaces is not None:
+            environment[REPLACES] = replaces.hex()
+        os.set_inheritable(memory_fd, True)
+        os.set_inheritable(wake_fd, True)
+        # A process group of its own: Ctrl-C on a terminal reaches the guard, which passes it on, once.
+        self._pid = os.posix_spawn(self._command[0], self._command, environment, setpgroup=0, setsigmask=())
+        self._pidfd = os.pidfd_open(self._pid)
+        os.close(memory_fd)
+        os.close(wake_fd)
+
+    def _watch(self) -> int:
+        """Wait until the worker has ended, holding it to its lease; return its exit code (128 + signal if killed)."""
+        poll = select.poll()
+        for fd in (self._pidfd, self._wake_read, self._timer.fd):
+            poll.register(fd, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if self._pidfd in ready:
+                break
+            for fd in ready:
+                _drain(fd)
+            self._judge()
+        pidfd, self._pidfd = self._pidfd, -1
+        os.close(pidfd)
+        _, status = os.waitpid(self._pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        return code if code >= 0 else 128 - code
+
+    def _judge(self) -> None:
+        """Look at the lease, do what it demands, and set the timer for the next look."""
+        deadline, ask_at = self._page.deadline, self._page.ask_at
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        if deadline <= 0:
+            self._timer.set(0)
+        elif now < ask_at:
+            self._timer.set(ask_at)
+        elif now < deadline:
+            self._timer.set(deadline)
+            if self._asked != deadline and not self._page.tree_empty:
+                self._asked = deadline
+                for stat in self._tasks():
+                    tree.send(stat, signal.SIGTERM)
+        elif self._page.tree_empty:
+            self._timer.set(0)  # it starts nothing before it has a lease again, and then it wakes us
+        else:
+            self._timer.set(now + 1.0)  # again, should the worker be stuck in the kernel
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            tree.kill_all(self._tasks)
+
+    def _tasks(self) -> list[tree.Stat]:
+        processes = tree.all_processes()
+        pids = tree.descendants([os.getpid()], processes)
+        return [processes[pid] for pid in pids if pid != self._pid]
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        self._stopping = True
+        if self._pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGTERM if number == signal.SIGHUP else number)
+            except ProcessLookupError:  # it has just ended
+                return
+
+    def _rest(self, seconds: float) -> bool:
+        """Wait before the next worker; False if told to stop meanwhile."""
+        end = time.monotonic() + seconds
+        while not self._stopping and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
+        return not self._stopping
+
+
+def _drain(fd: int) -> None:
+    try:
+        os.read(fd, 4096)
+    except BlockingIOError:
+        return
+
+
+def _empty_tree() -> None:
+    """Kill and reap all that descends from us, until nothing does."""
+    me = os.getpid()
+
+    def living() -> list[tree.Stat]:
+        processes = tree.all_processes()
+        return [processes[pid] for pid in tree.descendants([me], processes)]
+
+    while True:
+        tree.kill_all(living)
+        try:
+            os.waitpid(-1, 0)  # what is killed becomes our child, at the latest when its parent dies
+        except ChildProcessError:
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Who a command runs as, and becoming that user for the length of one spawn.
+
+A child inherits the credentials, working directory and umask of the thread that spawns it. So the spawning thread
+takes them on, spawns, and goes back to its own, which it keeps as its saved ids meanwhile. That is a few system calls
+instead of a fork of the whole worker. Nothing else runs on that thread in between; see `scheduler.worker.apart` for
+why it is not the first thread of the process.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+from scheduler.worker import linux
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """A user of this machine. `directory` is where its commands start: its home if it can be entered, else `/`."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    name: str
+    home: str
+    shell: str
+    directory: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the variables that tell a command who it is."""
+        return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name, "SHELL": self.shell}
+
+
+class UnknownUser(LookupError):
+    """There is no such user on this machine."""
+
+
+@lru_cache(maxsize=256)
+def identity_of(user: str) -> Identity:
+    """Return the identity of a user given by name or number. Raises UnknownUser."""
+    try:
+        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+    except (KeyError, OverflowError) as error:
+        raise UnknownUser(user) from error
+    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    home = entry.pw_dir or "/"
+    shell = entry.pw_shell
+    if not shell or shell.endswith(("/nologin", "/false")):  # accounts that nobody logs in to still run scripts
+        shell = "/bin/sh"
+    return Identity(
+        entry.pw_uid, entry.pw_gid, groups, entry.pw_name, home, shell, _start_directory(home, entry.pw_uid)
+    )
+
+
+def current_identity() -> Identity:
+    """Return who this process is, whether or not the user database knows it (containers)."""
+    uid = os.geteuid()
+    try:
+        return identity_of(str(uid))
+    except UnknownUser:
+        return Identity(uid, os.getegid(), tuple(os.getgroups()), str(uid), "/", "/bin/sh", "/")
+
+
+def _start_directory(home: str, uid: int) -> str:
+    try:
+        status = Path(home).stat()
+    except OSError:
+        return "/"
+    return home if status.st_uid == uid and status.st_mode & 0o100 else "/"
+
+
+class Disguise:
+    """Takes on an identity, working directory and umask, and comes back. One thread's; not reentrant.
+
+    `directory` and `umask` become those of this process, so that only a command that asks for others pays for them.
+    """
+
+    def __init__(self, directory: str, umask: int) -> None:
+        self._uid = os.geteuid()
+        self._group: tuple[int, tuple[int, ...]] | None = None
+        os.chdir(directory)
+        os.umask(umask)
+        self._directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._umask = umask
+        self._changed_directory = False
+        self._changed_umask = False
+
+    def may_become(self, identity: Identity) -> bool:
+        """Say whether this worker is allowed to run commands as that user."""
+        return self._uid in (0, identity.uid)
+
+    def put_on(self, identity: Identity, directory: str | None, umask: int | None) -> None:
+        """Become `identity`, then enter `directory`. Raises OSError if it may not; call `take_off` either way."""
+        if self._uid == 0:
+            if self._group != (identity.gid, identity.groups):  # kept from spawn to spawn: root needs no group
+                linux.set_thread_groups(identity.groups)
+                linux.set_thread_gid(identity.gid)
+                self._group = (identity.gid, identity.groups)
+            linux.set_thread_uid(identity.uid, self._uid)
+        if umask is not None and umask != self._umask:
+            os.umask(umask)
+            self._changed_umask = True
+        if directory is not None:
+            self._changed_directory = True
+            os.chdir(directory)
+
+    def take_off(self) -> None:
+        """Be the worker again. A failure ends the process: it must not go on as somebody else."""
+        try:
+            if self._uid == 0:
+                linux.set_thread_uid(self._uid, self._uid)
+            if self._changed_umask:
+                os.umask(self._umask)
+                self._changed_umask = False
+            if self._changed_directory:
+                os.fchdir(self._directory)
+                self._changed_directory = False
+        except OSError:
+            os.abort()
+
+    def close(self) -> None:
+        """Release what it holds."""
+        os.close(self._directory)

@@ -1,0 +1,73 @@
+"""From a claimed task to a command that is ready to start."""
+
+from __future__ import annotations
+
+from scheduler.domain.run import Claim
+from scheduler.domain.sizes import parse_size
+from scheduler.domain.task import SecretRef, TaskSpec
+from scheduler.worker.identity import Identity, UnknownUser, identity_of
+from scheduler.worker.scratch import Files
+from scheduler.worker.spawn import DEFAULT_PATH, Launch, SpawnError
+
+DEFAULT_OUTPUT = 10 * 1024 * 1024
+"""Bytes of output that are kept, unless `limits.output` says otherwise."""
+
+
+def output_limit(spec: TaskSpec) -> int:
+    """Return how many bytes of output the attempt may keep."""
+    return DEFAULT_OUTPUT if spec.limits.output is None else parse_size(spec.limits.output)
+
+
+class Launcher:
+    """Builds launches. `default` is who commands run as that name no user; what it stands for is not applied again."""
+
+    def __init__(self, default: Identity, api_url: str) -> None:
+        self.default = default
+        self._common = {"PATH": DEFAULT_PATH, "LANG": "C.UTF-8", **({"DTS_API_URL": api_url} if api_url else {})}
+
+    def identity(self, spec: TaskSpec) -> Identity:
+        """Return who the command runs as. Raises SpawnError for unknown users, and for root unless allowed."""
+        if spec.user is None or spec.user == self.default.name:
+            return self.default
+        try:
+            identity = identity_of(spec.user)
+        except UnknownUser as error:
+            raise SpawnError("unknown_user", f"there is no user {spec.user} here") from error
+        if identity.uid == 0 and self.default.uid != 0:
+            raise SpawnError("user_not_permitted", "this worker runs no command as root")
+        return identity
+
+    def launch(self, claim: Claim, spec: TaskSpec, identity: Identity, files: Files) -> Launch:
+        """Return the command with its whole environment: nothing of the worker's own is in it. Raises SpawnError."""
+        command = spec.command
+        workdir = spec.workdir
+        if workdir is None and identity is not self.default:
+            workdir = identity.directory
+        return Launch(
+            arguments=["/bin/sh", "-c", command] if isinstance(command, str) else command,
+            environment=self._environment(claim, spec, identity, files),
+            identity=identity,
+            directory=workdir,
+            umask=None if spec.umask is None else int(spec.umask, 8),
+            stdin=None if spec.stdin is None else spec.stdin.encode("utf-8", "surrogateescape"),
+        )
+
+    def _environment(self, claim: Claim, spec: TaskSpec, identity: Identity, files: Files) -> dict[str, str]:
+        environment = self._common | identity.environment
+        for name, value in spec.env.items():
+            if isinstance(value, SecretRef):
+                raise SpawnError("secret_unavailable", f"{name}: this worker holds no secrets")
+            environment[name] = value
+        run_id = str(claim.run_id)
+        environment["DTS_TASK_ID"] = str(claim.task_id)
+        environment["DTS_RUN_ID"] = run_id
+        environment["DTS_IDEMPOTENCY_KEY"] = run_id
+        environment["DTS_ATTEMPT"] = str(claim.attempt)
+        environment["DTS_FENCE"] = str(claim.fence)
+        environment["DTS_CHECKPOINT_FILE"] = files.checkpoint
+        environment["DTS_OUTPUT_FILE"] = files.outputs
+        if claim.scheduled_for is not None:
+            environment["DTS_SCHEDULED_FOR"] = claim.scheduled_for.strftime("%Y-%m-%dT%H:%M:%SZ")
+        if claim.traceparent is not None:
+            environment["TRACEPARENT"] = claim.traceparent
+        return environment

@@ -1,0 +1,122 @@
+"""What the role has of this machine, whichever incarnation uses it: processes, files, users, the guard's page."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from scheduler.domain.clock import Clock
+from scheduler.telemetry import get_logger
+from scheduler.worker import linux, tree
+from scheduler.worker.executors import Executor
+from scheduler.worker.executors.process import ProcessExecutor
+from scheduler.worker.identity import Identity, current_identity, identity_of
+from scheduler.worker.launch import Launcher
+from scheduler.worker.page import VARIABLE, LeasePage
+from scheduler.worker.processes import Processes
+from scheduler.worker.scratch import Scratch
+from scheduler.worker.settings import WorkerSettings
+from scheduler.worker.spawn import Spawner
+
+_log = get_logger("worker")
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """The parts, made once."""
+
+    page: LeasePage
+    spawner: Spawner
+    processes: Processes
+    scratch: Scratch
+    launcher: Launcher
+    executors: Mapping[str, Executor]
+    containment: str
+
+    @classmethod
+    def prepare(cls, settings: WorkerSettings, clock: Clock) -> Machine:
+        """Set this process up for running commands. Raises UnknownUser if `task_user` is none."""
+        guard = os.environ.get(VARIABLE)
+        page = LeasePage.private() if guard is None else LeasePage.inherited(guard)
+        default = task_identity(settings.task_user)
+        if linux.SUPPORTED and guard is not None:
+            linux.become_subreaper()
+            linux.forbid_inspection()
+            keep_descriptors_private()
+        spawner = Spawner(default.directory)
+        processes = Processes(spawner, page, clock, sole=guard is not None)
+        executor = ProcessExecutor(processes)
+        return cls(
+            page,
+            spawner,
+            processes,
+            Scratch(settings.state_dir, default.uid),
+            Launcher(default, settings.api_url),
+            {executor.name: executor},
+            executor.containment,
+        )
+
+    def close(self) -> None:
+        """Release everything; no command may be running."""
+        self.processes.close()
+        self.spawner.close()
+        self.scratch.close()
+
+
+def task_identity(task_user: str) -> Identity:
+    """Return who commands run as: `task_user` if we are root and may choose, else ourselves."""
+    if os.geteuid() == 0 and linux.SUPPORTED:
+        return identity_of(task_user)
+    return current_identity()
+
+
+@contextmanager
+def watch_guard(value: str | None, processes: Processes) -> Iterator[None]:
+    """Kill everything and exit at once should the guard (`DTS_GUARD`) die: nobody holds us to our lease any more."""
+    if value is None:
+        yield
+        return
+    guard = int(value.split(",")[2])
+    try:
+        pidfd = os.pidfd_open(guard)
+    except ProcessLookupError:
+        os._exit(70)
+    if os.getppid() != guard:
+        os._exit(70)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(pidfd, _without_guard, processes)
+    try:
+        yield
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+
+
+def _without_guard(processes: Processes) -> None:
+    _log.error("the guard has died: this worker ends with all its commands")
+    processes.kill_everything()
+    me = os.getpid()
+    while left := tree.descendants([me], every := tree.all_processes()):
+        tree.kill_all(lambda: [every[pid] for pid in left])
+        _reap_children()
+    os._exit(70)
+
+
+def _reap_children() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return
+
+
+def keep_descriptors_private() -> None:
+    """Whatever we were started with, no command inherits it."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # names are numbers
+        fd = int(name)
+        if fd > 2 and Path(f"/proc/self/fd/{name}").exists():
+            os.set_inheritable(fd, False)

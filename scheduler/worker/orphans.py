@@ -1,0 +1,186 @@
+"""Processes that outlive their parents: whose they are, and their end.
+
+The worker is the reaper of all that descend from it, so whatever a command leaves behind becomes a child of the
+worker's first thread. An orphan is found in that thread's list of children. It belongs to the attempt whose session
+it is in, else to the one whose fence it was started with, else to the one it was once seen to descend from; if nothing
+tells, to every attempt that was running when it appeared, and then it dies with the last of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from scheduler.worker import tree
+from scheduler.worker.watch import Watcher
+
+if TYPE_CHECKING:
+    from scheduler.worker.processes import Process
+
+
+_MOST_SEEN = 10_000
+
+
+class _Orphan:
+    __slots__ = ("killed", "owners", "pidfd", "stat")
+
+    def __init__(self, stat: tree.Stat, pidfd: int, owners: set[Process]) -> None:
+        self.stat = stat
+        self.pidfd = pidfd
+        self.owners = owners
+        self.killed = False
+
+
+class Orphans:
+    """The orphans of all attempts. `live` maps pids to attempts that are not gone; `freed` hears of last ones' ends."""
+
+    def __init__(
+        self, live: Mapping[int, Process], watcher: Watcher, freed: Callable[[Process], None], *, sole: bool
+    ) -> None:
+        self._live = live
+        self._watcher = watcher
+        self._freed = freed
+        self._sole = sole
+        self._orphans: dict[int, _Orphan] = {}
+        self._seen: dict[tuple[int, int], set[Process]] = {}  # (pid, start time) of descendants met on other occasions
+        try:
+            path = f"/proc/self/task/{os.getpid()}/children"
+            self._children_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # a kernel without that list
+            self._children_fd = -1
+
+    @property
+    def alive(self) -> bool:
+        """Whether any orphan lives."""
+        return bool(self._orphans)
+
+    def look(self, *, again: bool = False) -> None:
+        """Adopt new orphans, and kill those whose attempts have all ended; `again`: also those killed before."""
+        self._adopt_new()
+        for orphan in list(self._orphans.values()):
+            if any(owner.running for owner in orphan.owners):
+                self._leave_to_the_running(orphan)
+            elif again or not orphan.killed:
+                orphan.killed = True
+                self._kill_below(orphan)
+        if not self._live or len(self._seen) > _MOST_SEEN:
+            self._seen.clear()
+
+    def signal(self, process: Process, number: int) -> None:
+        """Signal every process of the tree once."""
+        for stat in self._members(process):
+            tree.send(stat, number)
+
+    def kill_tree(self, process: Process) -> None:
+        """Kill the whole tree, also if it forks as fast as it can."""
+        tree.kill_all(partial(self._members, process))
+
+    def close(self) -> None:
+        """Release what it holds."""
+        if self._children_fd >= 0:
+            os.close(self._children_fd)
+        for orphan in self._orphans.values():
+            self._watcher.remove(orphan.pidfd)
+            os.close(orphan.pidfd)
+
+    def _children(self) -> Iterable[int]:
+        if self._children_fd < 0:
+            me = os.getpid()
+            return [stat.pid for stat in tree.all_processes().values() if stat.parent == me]
+        text = os.pread(self._children_fd, 4096, 0)
+        if not text:
+            return ()
+        more = text
+        while more:
+            more = os.pread(self._children_fd, 4096, len(text))
+            text += more
+        return map(int, text.split())
+
+    def _adopt_new(self) -> None:
+        for pid in self._children():
+            if pid not in self._live and pid not in self._orphans:
+                self._adopt(pid)
+
+    def _leave_to_the_running(self, orphan: _Orphan) -> None:
+        """Let attempts that have ended wait no more for an orphan that may be that of another, who still runs."""
+        for owner in [o for o in orphan.owners if not o.running]:
+            orphan.owners.discard(owner)
+            owner.orphans.discard(orphan.stat.pid)
+            if not owner.orphans:
+                self._freed(owner)
+
+    def _adopt(self, pid: int) -> None:
+        stat = tree.read_stat(pid)
+        if stat is None:
+            return
+        owners = self._owners_of(stat)
+        if not owners and not self._sole:
+            return  # some other part of this process started it
+        if stat.dead:
+            _reap(pid)
+            return
+        if not owners:
+            owners = {process for process in self._live.values() if process.running}
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:  # no descriptors: found again at the next look
+            return
+        self._orphans[pid] = _Orphan(stat, pidfd, owners)
+        for owner in owners:
+            owner.orphans.add(pid)
+        self._watcher.add(pidfd, partial(self._on_exit, pid))
+
+    def _owners_of(self, stat: tree.Stat) -> set[Process]:
+        by_session = self._live.get(stat.session)
+        if by_session is not None:
+            return {by_session}
+        fence = tree.environment_value(stat.pid, "DTS_FENCE")
+        if fence is not None:
+            by_fence = {process for process in self._live.values() if str(process.fence) == fence}
+            if by_fence:
+                return by_fence
+        return self._seen.get((stat.pid, stat.started), set())
+
+    def _on_exit(self, pid: int) -> None:
+        orphan = self._orphans.pop(pid)
+        self._watcher.remove(orphan.pidfd)
+        os.close(orphan.pidfd)
+        _reap(pid)
+        self._adopt_new()  # what it leaves, so that its attempt is not taken to be gone in between
+        for owner in orphan.owners:
+            owner.orphans.discard(pid)
+            if not owner.orphans:
+                self._freed(owner)
+
+    def _members(self, process: Process) -> list[tree.Stat]:
+        processes = tree.all_processes()
+        own = [pid for pid in process.orphans if self._orphans[pid].owners == {process}]
+        main = [process.child.pid] if process.running else []
+        pids = {*main, *own, *tree.descendants([*main, *own], processes)}
+        pids.update(s.pid for s in processes.values() if process.child.pid in (s.session, s.group))
+        pids.discard(os.getpid())
+        found = [processes[pid] for pid in pids if pid in processes]
+        for stat in found:
+            self._seen[stat.pid, stat.started] = {process}
+        return found
+
+    def _kill_below(self, orphan: _Orphan) -> None:
+        root = orphan.stat.pid
+
+        def find() -> list[tree.Stat]:
+            processes = tree.all_processes()
+            found = [processes[pid] for pid in {root, *tree.descendants([root], processes)} if pid in processes]
+            for stat in found:
+                self._seen[stat.pid, stat.started] = orphan.owners
+            return found
+
+        tree.kill_all(find)
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return

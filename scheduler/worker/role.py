@@ -1,0 +1,126 @@
+"""The worker role, from top to bottom.
+
+    register → claim → execute → report, until told to stop; then drain and leave
+
+An incarnation is one registration with one lease. A worker whose lease ran out kills its commands, drops what they
+came to, since they are somebody else's now, and registers again as a new incarnation when the database is back.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from uuid import UUID
+
+import anyio
+
+from scheduler import __version__
+from scheduler.broker import Broker
+from scheduler.domain.clock import Clock
+from scheduler.domain.ids import IdSource
+from scheduler.health import Health
+from scheduler.service import until_available
+from scheduler.store.database import Database, StoreUnavailable
+from scheduler.store.reaping import Reaping
+from scheduler.store.registration import NewWorker, Registration
+from scheduler.telemetry import get_logger
+from scheduler.worker.dispatch import offer_dependents, wake_leader
+from scheduler.worker.guard import REPLACES
+from scheduler.worker.incarnation import Incarnation
+from scheduler.worker.machine import Machine, watch_guard
+from scheduler.worker.page import VARIABLE
+from scheduler.worker.settings import WorkerSettings
+
+_log = get_logger("worker")
+
+
+async def run(
+    *,
+    database: Database,
+    broker: Broker,
+    clock: Clock,
+    health: Health,
+    stop: anyio.Event,
+    settings: WorkerSettings,
+    lease_database: Database | None = None,
+) -> None:
+    """Execute runs until `stop` is set, then drain. `lease_database` holds a connection for the lease alone."""
+    registration = Registration(lease_database or database)
+    ids = IdSource(clock)
+    machine = Machine.prepare(settings, clock)
+    replaces = os.environ.pop(REPLACES, None)
+    guard = os.environ.get(VARIABLE)
+    try:
+        with watch_guard(guard, machine.processes):
+            if replaces is not None:
+                await _bury(Reaping(database, ids), broker, UUID(hex=replaces), health)
+            while not stop.is_set():
+                worker = _new_worker(ids.one(), settings, machine)
+                sent = clock.boottime()
+                if not await _register(registration, worker, health, stop):
+                    return
+                _log.info("registered", worker_id=str(worker.id), slots=worker.slots, queues=list(worker.queues))
+                incarnation = Incarnation(
+                    worker.id,
+                    sent,
+                    database=database,
+                    registration=registration,
+                    broker=broker,
+                    clock=clock,
+                    health=health,
+                    ids=ids,
+                    machine=machine,
+                    settings=settings,
+                )
+                if await incarnation.run(stop):
+                    return
+    finally:
+        machine.close()
+
+
+def _new_worker(worker_id: UUID, settings: WorkerSettings, machine: Machine) -> NewWorker:
+    host = socket.gethostname()
+    return NewWorker(
+        id=worker_id,
+        name=settings.name or host,
+        host=host,
+        pid=os.getpid(),
+        queues=settings.queues,
+        executors=sorted(machine.executors),
+        labels=settings.labels,
+        containment=machine.containment,
+        slots=settings.slots,
+        version=__version__,
+    )
+
+
+async def _register(registration: Registration, worker: NewWorker, health: Health, stop: anyio.Event) -> bool:
+    """Register once the database is there; False if told to stop before."""
+    done = False
+    async with anyio.create_task_group() as group:
+
+        async def give_up() -> None:
+            await stop.wait()
+            group.cancel_scope.cancel()
+
+        group.start_soon(give_up, name="give up registering")
+        await until_available(
+            "worker.register", lambda: registration.register(worker), health=health, retry_on=StoreUnavailable
+        )
+        done = True
+        group.cancel_scope.cancel()
+    return done
+
+
+async def _bury(reaping: Reaping, broker: Broker, worker_id: UUID, health: Health) -> None:
+    """Move the runs of the incarnation before us, whose guard has seen the last of its processes."""
+    reaped = await until_available(
+        "worker.bury",
+        lambda: reaping.reap(worker_id, renewal=None, epoch=None, reason="worker_died"),
+        health=health,
+        retry_on=StoreUnavailable,
+    )
+    _log.warning("the worker before this one died", worker_id=str(worker_id), runs=dict(reaped.states))
+    await offer_dependents(broker, reaped.settled)
+    if reaped.promotable:
+        await wake_leader(broker)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from bench.compare import compare
+from bench.model import Bound
+from bench.report import markdown, read, write
+from tests.bench.support import measurement, report
+
+
+def test_a_report_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
+    original = report(measurement(1, 2, 3, against=(4, 5, 6), reach=Bound("ratio", least=0.5)))
+    write(original, tmp_path)
+    assert read(tmp_path / "bench.json") == original
+
+
+def test_plots_are_well_formed_and_named_in_the_markdown(tmp_path: Path) -> None:
+    write(report(measurement(1, 2, 3, name="a < b & c", against=(4, 5, 6)), measurement(0, 0, 0)), tmp_path)
+    (plot,) = (tmp_path / "plots").iterdir()
+    assert ET.parse(plot).getroot().tag.endswith("svg")
+    assert f"(plots/{plot.name})" in (tmp_path / "bench.md").read_text()
+
+
+def test_markdown_says_whether_a_reach_is_kept_and_escapes_cells() -> None:
+    text = markdown(report(measurement(60, against=(100,), reach=Bound("ratio", least=0.5), name="x | y")))
+    assert "| x \\| y | 60.0 tasks/s | 60.0 … 60.0 | limit: 100 | 60% | ≥ 50% ✓ |" in text
+
+
+def test_a_change_is_judged_by_the_ratio_where_there_is_one() -> None:
+    before = report(measurement(100, 100, 100, against=(200, 200, 200)))
+    after = report(measurement(80, 80, 80, against=(100, 100, 100)))  # a slower machine, a better system
+    (change,) = compare(before, after)
+    assert (change.by_ratio, change.factor, change.verdict) == (True, 1.6, "better")
+
+
+def test_a_lower_latency_is_better() -> None:
+    (change,) = compare(report(measurement(10, better="lower")), report(measurement(5, better="lower")))
+    assert change.verdict == "better"
+
+
+def test_what_stays_within_the_spread_of_the_rounds_is_no_change() -> None:
+    (change,) = compare(report(measurement(90, 100, 110)), report(measurement(105, 112, 118)))
+    assert change.verdict == "within the spread"
+
+
+def test_only_figures_of_both_reports_are_compared() -> None:
+    assert compare(report(measurement(1, name="gone")), report(measurement(1, name="new"))) == []

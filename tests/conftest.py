@@ -1,0 +1,96 @@
+"""Fixtures for every test: a fresh database and a fresh Redis each, on servers that run for the whole session."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis
+
+from scheduler import telemetry
+from scheduler.domain.clock import SystemClock
+from scheduler.health import Health
+from scheduler.store.database import Database
+from tests.support.servers import DATABASES, ServerHandle, Servers, session_servers
+
+_redis_numbers = itertools.cycle(range(1, DATABASES))
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logging() -> None:
+    telemetry.configure(role="test", level="warning", layout="console")
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """Real PostgreSQL and Valkey; start-up is about a second."""
+    with session_servers() as running:
+        yield running
+
+
+@pytest.fixture
+def database_url(servers: Servers) -> Iterator[str]:
+    """A fresh database with every migration applied."""
+    with servers.database() as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(servers: Servers) -> Iterator[str]:
+    """A fresh database without any schema."""
+    with servers.database(migrated=False) as url:
+        yield url
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A pool on the fresh database."""
+    connected = await Database.connect(database_url, name="test", min_size=1, max_size=8)
+    try:
+        yield connected
+    finally:
+        await connected.close()
+
+
+@pytest.fixture
+def redis_url(servers: Servers) -> str:
+    """An emptied database of the session's Valkey. Functions and pub/sub are shared with other tests."""
+    url = servers.redis_url(next(_redis_numbers))
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture
+def redis_server(servers: Servers) -> Iterator[ServerHandle]:
+    """A Valkey of the test's own, started: to stop, kill, freeze or wipe."""
+    handle = servers.new_valkey(servers.next_name())
+    handle.start()
+    yield handle
+    handle.stop()
+
+
+@pytest.fixture
+def postgres_server(servers: Servers) -> Iterator[ServerHandle]:
+    """A PostgreSQL of the test's own, started, without schema: to stop, kill or freeze. Takes most of a second."""
+    handle = servers.new_postgres(servers.next_name())
+    handle.start()
+    yield handle
+    handle.stop()
+
+
+@pytest.fixture
+def clock() -> SystemClock:
+    """The machine's clock; set `offset` to jump wall time."""
+    return SystemClock()
+
+
+@pytest.fixture
+def health(clock: SystemClock) -> Health:
+    return Health(clock)

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import asyncpg
+import pytest
+import redis.asyncio
+
+from scheduler.embedded.datadir import DataDir, InUse
+from scheduler.embedded.leftovers import read_pid
+from scheduler.embedded.plan import Plan
+from tests.support import until, until_sync
+from tests.support.embedded import embedded, embedded_process
+
+SERVERS = ("postgres/postmaster.pid", "valkey/valkey.pid")
+
+
+def pids(home: Path) -> list[int]:
+    return [pid for name in SERVERS if (pid := read_pid(home / name)) is not None]
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+async def query(plan: Plan, sql: str) -> object:
+    connection = await asyncpg.connect(plan.database_url)
+    try:
+        return await connection.fetchval(sql)
+    finally:
+        await connection.close()
+
+
+async def remember(plan: Plan) -> None:
+    await query(plan, "CREATE TABLE kept AS SELECT 42 AS n")
+    async with redis.asyncio.Redis.from_url(plan.redis_url) as client:
+        await client.set("kept", 42)
+        await client.execute_command("WAITAOF", 1, 0, 5000)
+
+
+async def recall(plan: Plan) -> bool:
+    async with redis.asyncio.Redis.from_url(plan.redis_url) as client:
+        return await query(plan, "SELECT n FROM kept") == 42 and await client.get("kept") == b"42"
+
+
+async def test_servers_stop_cleanly_and_start_again_with_their_data(home: Path) -> None:
+    async with embedded(home) as plan:
+        await remember(plan)
+        running = pids(home)
+        assert len(running) == 2
+    assert all(map(gone, running))
+    assert pids(home) == []
+    async with embedded(home) as plan:
+        assert await recall(plan)
+
+
+async def test_commits_are_durable(home: Path) -> None:
+    async with embedded(home) as plan:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            assert await query(plan, f"SHOW {setting}") == "on"
+        assert await query(plan, "SHOW listen_addresses") == ""
+        async with redis.asyncio.Redis.from_url(plan.redis_url) as client:
+            assert await client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+            assert await client.config_get("port") == {"port": "0"}
+
+
+async def test_a_second_supervisor_is_refused_and_told_by_whom(home: Path) -> None:
+    with DataDir(home), pytest.raises(InUse, match=f"in use by another dts up .process {os.getpid()}."), DataDir(home):
+        pass
+    with DataDir(home):
+        pass
+
+
+async def test_servers_end_with_a_supervisor_that_is_killed_and_their_data_starts_again(home: Path) -> None:
+    with embedded_process(home) as supervisor:
+        running = pids(home)
+        os.kill(supervisor.pid, signal.SIGKILL)
+        supervisor.wait()
+        until_sync(lambda: all(map(gone, running)), what="the end of both servers")
+    async with embedded(home) as plan:
+        assert await query(plan, "SELECT 1") == 1
+
+
+async def test_a_leftover_server_is_stopped_before_a_new_one_starts(home: Path) -> None:
+    with embedded_process(home) as supervisor:
+        running = pids(home)
+        for pid in running:
+            os.kill(pid, signal.SIGSTOP)  # so that they outlive what would end them
+        os.kill(supervisor.pid, signal.SIGKILL)
+        supervisor.wait()
+        for pid in running:
+            os.kill(pid, signal.SIGCONT)
+    async with embedded(home) as plan:
+        assert all(map(gone, running))
+        assert await query(plan, "SELECT 1") == 1
+
+
+async def test_a_pid_file_that_names_somebody_else_is_ignored(home: Path) -> None:
+    async with embedded(home):
+        pass
+    async with await anyio.open_process(["sleep", "60"]) as bystander:
+        for name in SERVERS:
+            (home / name).write_text(f"{bystander.pid}\n")
+        async with embedded(home) as plan:
+            assert await query(plan, "SELECT 1") == 1
+        assert bystander.returncode is None
+        bystander.kill()
+
+
+async def test_a_server_that_dies_is_started_again(home: Path) -> None:
+    async with embedded(home) as plan:
+        await remember(plan)
+        for pid in pids(home):
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: recall(plan), 20)
+
+
+@pytest.fixture
+def half_made(home: Path) -> Iterator[None]:
+    partial = home / "postgres.partial"
+    partial.mkdir()
+    (partial / "PG_VERSION").write_text("18\n")
+    yield
+    assert not partial.exists()
+
+
+@pytest.mark.usefixtures("half_made")
+async def test_an_interrupted_initdb_is_begun_anew(home: Path) -> None:
+    async with embedded(home) as plan:
+        assert await query(plan, "SELECT 1") == 1
+
+
+async def test_a_valkey_that_cannot_read_its_files_starts_empty(home: Path) -> None:
+    async with embedded(home) as plan:
+        await remember(plan)
+    for file in (home / "valkey/appendonlydir").glob("*.aof"):
+        file.write_bytes(b"rubbish" * 100)
+    async with embedded(home) as plan:
+        assert await query(plan, "SELECT n FROM kept") == 42
+        async with redis.asyncio.Redis.from_url(plan.redis_url) as client:
+            assert await client.dbsize() == 0
+
+
+async def test_a_long_path_gets_short_sockets(home: Path) -> None:
+    deep = home / ("x" * 90)
+    async with embedded(deep) as plan:
+        assert plan.sockets is not None
+        assert not plan.sockets.is_relative_to(deep)
+        assert await query(plan, "SELECT 1") == 1
+
+
+@pytest.fixture
+def closed(home: Path) -> Path:
+    home.chmod(0o700)
+    return home
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide a directory from the servers' user")
+async def test_root_may_keep_its_data_below_a_directory_that_is_closed_to_others(closed: Path) -> None:
+    async with embedded(closed / "data") as plan:
+        assert plan.account is not None
+        assert plan.account.capability is not None
+        assert await query(plan, "SELECT 1") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="as a plain user, commands and servers share an account")
+async def test_commands_user_cannot_reach_the_servers(home: Path) -> None:
+    async with embedded(home) as plan:
+        assert plan.account is not None
+        assert plan.account.name != "nobody"
+        assert plan.sockets is not None
+        for path in (plan.sockets, home / "postgres", home / "valkey"):
+            done = await anyio.run_process(["ls", str(path)], user="nobody", check=False)
+            assert done.returncode != 0

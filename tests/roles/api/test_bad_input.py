@@ -1,0 +1,235 @@
+"""Whatever is sent, the answer is a precise refusal, nothing is half-done, and it is never a 500."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.roles.api.support import Client
+
+JSON = {"content-type": "application/json"}
+
+
+def task(**fields: Any) -> dict[str, Any]:
+    return {"name": "a", "command": "true", **fields}
+
+
+async def nothing_stored(api: Client) -> bool:
+    return not (await api.get("/api/tasks")).json["items"] and not (await api.get("/api/runs")).json["items"]
+
+
+# Tables, not parameters: each parameter would get a database of its own.
+SHAPES: list[tuple[bytes, list[str]]] = [
+    (b"", []),
+    (b"{", []),
+    (b"nonsense", []),
+    (b'{"name":"a","command":"true"} x', []),
+    (b"\xff\xfe", []),
+    (b'{"name":"\xff","command":"true"}', []),
+    (b'{"name":"\\ud800","command":"true"}', []),
+    (b'{"name":"a\x00","command":"true"}', []),
+    (b'{"name":"a","command":"true","timeout":NaN}', []),
+    (b"[]", [""]),
+    (b"null", [""]),
+    (b'"text"', [""]),
+    (b'{"command":"true"}', ["/name"]),
+    (b'{"name":"a"}', ["/command"]),
+    (b'{"name":"","command":"true"}', ["/name"]),
+    (b'{"name":"a","command":"true","nmae":1}', ["/nmae"]),
+    (b'{"name":7,"command":"true"}', ["/name"]),
+    (b'{"name":"a","command":["x",3]}', ["/command/1"]),
+    (b'{"name":"a","command":"true","priority":10}', ["/priority"]),
+    (b'{"name":"a","command":"true","priority":99999999999999999999999999999999999}', ["/priority"]),
+    (b'{"name":"a","command":"true","timeout":1e999}', ["/timeout"]),
+    (b'{"name":"a","command":"true","env":{"k":3}}', ["/env"]),
+    (b'{"name":"a","command":"true","env":{"k":{"secret":"s","x":1}}}', ["/env"]),
+    (b'{"name":"a","command":"true","retry":{"rules":[{"action":"explode"}]}}', ["/retry/rules/0/action"]),
+    (b'{"name":"a","command":"true","depends_on":[{"task":"b","when":1}]}', ["/depends_on/0/when"]),
+    (b'{"name":"a","command":"true","run_at":"tomorrow"}', ["/run_at"]),
+    (b'{"name":"a","command":"true","run_at":"2030-01-01T00:00:00"}', ["/run_at"]),
+    (b'{"name":"a","command":"true","umask":"0777\\n"}', ["/umask"]),
+    (b"[" * 100_000, [""]),
+    (b'{"name":"a","command":' + b"[" * 100_000, ["/command/0"]),
+]
+MEANINGS: list[tuple[dict[str, Any], str]] = [
+    ({"command": []}, "/command"),
+    ({"command": ""}, "/command"),
+    ({"command": ["a\0b"]}, "/command/0"),
+    ({"command": "a\0b"}, "/command"),
+    ({"command": ["x" * 200_000]}, "/command"),
+    ({"env": {"A": "b\0"}}, "/env/A"),
+    ({"name": "a\0b"}, "/name"),
+    ({"labels": {"k": "\0"}}, "/labels/k"),
+    ({"schedule": "0 0 31 2 *"}, "/schedule"),
+    ({"schedule": "every day"}, "/schedule"),
+    ({"schedule": "0 0 * * *", "timezone": "Mars/Olympus"}, "/timezone"),
+    ({"schedule": "0 0 * * *", "ends_at": "2020-01-01T00:00:00Z"}, "/ends_at"),
+    ({"schedule": "0 0 * * *", "run_at": "2040-01-01T00:00:00Z"}, "/run_at"),
+    ({"delay": "soon"}, "/delay"),
+    ({"delay": -1}, "/delay"),
+    ({"depends_on": [{"task": "nobody"}]}, "/depends_on/0/task"),
+    ({"depends_on": [{"task": "0190a5c0-0000-7000-8000-000000000000"}]}, "/depends_on/0/task"),
+    ({"depends_on": [{"task": "a"}]}, "/depends_on/0"),
+    ({"workdir": "relative"}, "/workdir"),
+    ({"command": "x" * 1_000_000}, "/command"),
+    ({"command": ["x"] * 1_000_000}, "/command"),
+]
+
+
+async def test_what_has_not_the_documented_shape_is_a_400(api: Client) -> None:
+    for raw, pointers in SHAPES:
+        answer = await api.post("/api/tasks", raw=raw, headers=JSON)
+        assert (answer.status, answer.pointers) == (400, pointers), (raw[:100], answer.body)
+    assert await nothing_stored(api)
+
+
+async def test_what_means_something_impossible_is_a_422(api: Client) -> None:
+    for fields, pointer in MEANINGS:
+        answer = await api.post("/api/tasks", task(**fields))
+        assert answer.status == 422, (str(fields)[:100], answer.body)
+        assert pointer in [p[: len(pointer)] for p in answer.pointers], (str(fields)[:100], answer.body)
+    assert await nothing_stored(api)
+
+
+async def test_of_a_repeated_key_the_last_counts(api: Client) -> None:
+    answer = await api.post("/api/tasks", raw=b'{"name":"a","name":"b","command":"true"}', headers=JSON)
+    assert answer.json["name"] == "b"
+
+
+async def test_an_eleven_megabyte_body_is_too_large_whether_announced_or_not(api: Client) -> None:
+    pieces = [b" " * 65536] * 176
+    answer = await api.request("POST", "/api/tasks", pieces=pieces, headers=JSON)
+    assert (answer.status, answer.json["type"]) == (413, "urn:dts:problem:too-large")
+    answer = await api.post("/api/tasks/batch", raw=b" " * (11 * 1024 * 1024), headers=JSON)
+    assert answer.status == 413
+    assert await nothing_stored(api)
+
+
+async def test_a_batch_of_10_001_is_too_large_and_one_of_none_means_nothing(api: Client) -> None:
+    answer = await api.post("/api/tasks/batch", [task()] * 10_001)
+    assert answer.status == 413
+    assert (await api.post("/api/tasks/batch", [])).status == 422
+    assert await nothing_stored(api)
+
+
+async def test_a_batch_points_at_the_task_that_is_wrong(api: Client) -> None:
+    answer = await api.post("/api/tasks/batch", [task(), task(priority="high")])
+    assert (answer.status, answer.pointers) == (400, ["/1/priority"])
+    answer = await api.post("/api/tasks/batch", [task(), task(command="a\0")])
+    assert (answer.status, answer.pointers) == (422, ["/1/command"])
+    assert await nothing_stored(api)
+
+
+async def test_a_cycle_is_refused_and_named(api: Client) -> None:
+    batch = [
+        task(name="a", depends_on=[{"task": "c"}]),
+        task(name="b", depends_on=[{"task": "a"}]),
+        task(name="c", depends_on=[{"task": "b"}]),
+    ]
+    answer = await api.post("/api/tasks/batch", batch)
+    assert answer.status == 422
+    assert "a → c → b → a" in answer.json["errors"][0]["detail"]
+    assert await nothing_stored(api)
+
+
+async def test_a_cycle_closed_by_an_edit_is_refused_and_named(api: Client) -> None:
+    a = await api.create("a", schedule="@daily")
+    await api.create("b", schedule="@daily", depends_on=[{"task": "a"}])
+    answer = await api.request("PATCH", f"/api/tasks/{a['id']}", {"depends_on": [{"task": "b"}]})
+    assert (answer.status, answer.pointers) == (422, ["/depends_on"])
+    assert "b → a → b" in answer.json["errors"][0]["detail"]
+    assert (await api.get(f"/api/tasks/{a['id']}")).json["version"] == 1
+
+
+async def test_an_ambiguous_name_is_refused(api: Client) -> None:
+    await api.create("twin")
+    await api.create("twin")
+    answer = await api.post("/api/tasks", task(depends_on=[{"task": "twin"}]))
+    assert (answer.status, answer.pointers) == (422, ["/depends_on/0/task"])
+
+
+async def test_an_if_match_that_is_no_etag_is_a_400(api: Client) -> None:
+    created = await api.create()
+    for value in ('"x"', "3", "nonsense", '"1", "2"', '"99999999999999999999"'):
+        answer = await api.request("DELETE", f"/api/tasks/{created['id']}", headers={"if-match": value})
+        assert answer.status == 400, value
+
+
+QUERIES = [
+    ("limit=0", 422),
+    ("limit=1001", 422),
+    ("limit=many", 422),
+    ("limit=99999999999999999999999999", 422),
+    ("cursor=nonsense", 400),
+    ("cursor=%00", 400),
+    ("cursor=AAAA", 400),
+    ("status=odd", 422),
+    ("nmae=a", 400),
+    ("name=%00", 400),
+    ("name=%ff%fe", 200),
+    ("name=a&tag=b", 422),
+]
+
+
+async def test_a_query_that_means_nothing_is_refused(api: Client) -> None:
+    for query, status in QUERIES:
+        assert (await api.get(f"/api/tasks?{query}")).status == status, query
+
+
+async def test_a_wrong_method_is_told_the_right_ones(api: Client) -> None:
+    answer = await api.request("PUT", "/api/tasks")
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+    answer = await api.request("BREW", "/health/live")
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+async def test_an_unknown_path_is_not_found(api: Client) -> None:
+    for path in (
+        "/",
+        "/api",
+        "/api/tasks/",
+        "/api/nothing",
+        "/api/tasks//runs",
+        "/api/tasks/%ff/runs",
+        "/api/runs/%00",
+    ):
+        assert (await api.get(path)).status == 404, path
+
+
+async def test_a_body_that_is_not_json_is_not_accepted(api: Client) -> None:
+    answer = await api.post("/api/tasks", raw=b"name=a", headers={"content-type": "text/plain"})
+    assert (answer.status, answer.json["type"]) == (415, "urn:dts:problem:unsupported-media-type")
+
+
+async def test_only_loopback_hosts_are_let_in(api: Client) -> None:
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "10.0.0.1", "[::2]:80"):
+        answer = await api.get("/health/live", headers={"host": host})
+        assert (answer.status, answer.json["type"]) == (403, "urn:dts:problem:forbidden-host"), host
+    for host in ("localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.8.8.8", "[::1]:8080", "a.localhost"):
+        assert (await api.get("/health/live", headers={"host": host})).status == 200, host
+    assert (await api.get("/health/live", headers={"host": ""})).status == 400
+
+
+async def test_a_page_of_another_origin_is_turned_away(api: Client) -> None:
+    origins = {"http://localhost:3000": 200, "https://evil.example": 403, "null": 403, "file://localhost": 403}
+    for origin, status in origins.items():
+        assert (await api.get("/health/live", headers={"origin": origin})).status == status, origin
+
+
+async def test_a_merge_patch_that_breaks_the_task_changes_nothing(api: Client) -> None:
+    created = await api.create()
+    target = f"/api/tasks/{created['id']}"
+    for patch, status in (
+        ({"name": None}, 400),
+        ({"retry": 3}, 400),
+        ({"x": 1}, 400),
+        ({"command": ""}, 422),
+        ([], 400),
+    ):
+        assert (await api.request("PATCH", target, patch)).status == status, patch
+    assert (await api.get(target)).json["version"] == 1
+
+
+async def test_two_mistakes_are_both_reported(api: Client) -> None:
+    answer = await api.post("/api/tasks", task(command="", schedule="x", timezone="y"))
+    assert answer.status == 422
+    assert {"/command", "/timezone"} <= set(answer.pointers)

@@ -1,0 +1,110 @@
+"""The role as it is run: over a socket, from bind to drain."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import httpx2
+import pytest
+
+from scheduler.api import ApiSettings, NotLoopback, serve
+from scheduler.api.listening import bind
+from scheduler.broker import Broker
+from scheduler.domain.clock import SystemClock
+from scheduler.health import Health
+from scheduler.store.database import Database
+from tests.roles.api.support import FakeWorker
+
+
+class Running:
+    def __init__(self, port: int, stop: anyio.Event) -> None:
+        self.port = port
+        self.stop = stop
+        self.url = f"http://127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def serving(database: Database, redis_url: str) -> AsyncIterator[Running]:
+    clock = SystemClock()
+    health = Health(clock)
+    stop = anyio.Event()
+    broker = Broker.connect(redis_url, installation="test", name="api-http", clock=clock)
+
+    async def run(*, task_status: anyio.abc.TaskStatus[int]) -> None:
+        await serve(
+            database=database,
+            broker=broker,
+            clock=clock,
+            health=health,
+            stop=stop,
+            settings=ApiSettings(port=0, drain_timeout=3.0, log_poll=0.05),
+            task_status=task_status,
+        )
+
+    async with broker, anyio.create_task_group() as group:
+        yield Running(await group.start(run), stop)
+        stop.set()
+
+
+async def test_a_task_is_submitted_over_http(database: Database, redis_url: str) -> None:
+    async with serving(database, redis_url) as api, httpx2.AsyncClient(base_url=api.url) as client:
+        created = await client.post("/api/tasks", json={"name": "a", "command": "true"})
+        assert created.status_code == 201
+        assert (await client.get(created.headers["location"])).json()["name"] == "a"
+        assert (await client.delete("/api/tasks/x")).status_code == 404
+        assert (await client.head("/health/live")).status_code == 200
+
+
+async def test_a_client_that_sends_too_much_still_reads_the_answer(database: Database, redis_url: str) -> None:
+    async with serving(database, redis_url) as api, httpx2.AsyncClient(base_url=api.url, timeout=30) as client:
+        answer = await client.post(
+            "/api/tasks", content=b" " * (11 * 1024 * 1024), headers={"content-type": "application/json"}
+        )
+        assert answer.status_code == 413
+        assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_a_stop_lets_requests_finish_and_ends_streams(
+    database: Database, redis_url: str, worker: FakeWorker
+) -> None:
+    with anyio.fail_after(20):
+        async with serving(database, redis_url) as api, httpx2.AsyncClient(base_url=api.url, timeout=30) as client:
+            created = (await client.post("/api/tasks", json={"name": "a", "command": "true"})).json()
+            run_id = created["last_run"]["id"]
+            await worker.claim(run_id)
+            async with client.stream("GET", f"/api/runs/{run_id}/logs?follow=true") as stream:
+                lines = stream.aiter_lines()
+                assert await anext(lines) == "retry: 1000"
+                api.stop.set()
+                assert [line async for line in lines if line] == []
+
+
+async def test_many_at_once_share_commits(database: Database, redis_url: str) -> None:
+    async with serving(database, redis_url) as api, httpx2.AsyncClient(base_url=api.url, timeout=30) as client:
+        ids = []
+
+        async def submit(n: int) -> None:
+            answer = await client.post("/api/tasks", json={"name": f"t{n}", "command": "true"})
+            ids.append(answer.json()["id"])
+
+        async with anyio.create_task_group() as group:
+            for n in range(100):
+                group.start_soon(submit, n)
+        assert len(set(ids)) == 100
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org", ""])
+def test_the_server_refuses_to_listen_to_the_network(host: str) -> None:
+    with pytest.raises(NotLoopback, match="no authentication"):
+        bind(host, 0)
+
+
+def test_an_address_that_is_taken_is_an_error() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(OSError, match="in use"):
+            bind("127.0.0.1", other.getsockname()[1])

@@ -1,0 +1,340 @@
+"""Promote, reap and reconcile: what the leader does for runs that exist."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from scheduler.broker import Broker
+from scheduler.control.promote import Promoter
+from scheduler.control.reconcile import Reconciler
+from scheduler.domain.clock import SystemClock
+from scheduler.domain.term import TermLost
+from scheduler.store.database import Database
+from scheduler.store.reconcile import Reconcile
+from scheduler.store.schedules import Schedules
+from tests.support.recurring import QUICK, lead, leading, scheduler
+from tests.support.rows import IDS, add_worker, after, bench, new_task, outcome, run_row
+from tests.support.servers import ServerHandle
+from tests.support.waiting import until
+
+
+@pytest.fixture
+async def broker(redis_url: str) -> AsyncIterator[Broker]:
+    async with Broker.connect(redis_url, installation="test", name="test", clock=SystemClock()) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def away(servers: Any) -> AsyncIterator[Broker]:
+    """A broker whose Redis is not there."""
+    url = servers.new_valkey(servers.next_name()).url
+    async with Broker.connect(url, installation="test", name="test", clock=SystemClock()) as disconnected:
+        yield disconnected
+
+
+def reconciler(database: Database, broker: Broker, epoch: int, **settings: Any) -> Reconciler:
+    at_work = leading(database, broker, epoch, **({"stale_after": 0.0} | settings))
+    return Reconciler(at_work, Reconcile(database), Schedules(database))
+
+
+async def execute(database: Database, sql: str, *args: object) -> None:
+    async with database.session() as connection:
+        await connection.execute(sql, *args)
+
+
+async def ready(broker: Broker, lane: str = "default") -> int:
+    return sum((await broker.stats([lane]))[lane].ready)
+
+
+async def state_of(database: Database, run_id: UUID | None) -> tuple[str, str | None]:
+    run = await run_row(database, run_id)
+    return run["state"], run["reason"]
+
+
+# ------------------------------------------------------------------------------------------------ promote
+
+
+async def test_due_runs_are_queued_offered_and_then_the_lane_is_opened(database: Database, broker: Broker) -> None:
+    async with bench(database) as made:
+        created = [await made.intake.create(new_task(straight=False)) for _ in range(3)]
+        promoter = Promoter(leading(database, broker, await lead(database), batch=2))
+        assert await promoter.step() == 0.0
+        assert await broker.is_open(["default"]) == set()  # one is still to come
+        assert await promoter.step() == 0.0
+        assert await promoter.step() > 0.0
+        assert await broker.is_open(["default"]) == {"default"}
+        assert await ready(broker) == 3
+        for one in created:
+            assert (await state_of(database, one.run_id))[0] == "queued"
+
+
+async def test_promotion_stops_at_the_window_and_sleeps_until_there_is_room(database: Database, redis_url: str) -> None:
+    async with (
+        Broker.connect(redis_url, installation="test", name="test", clock=SystemClock(), window=2) as broker,
+        bench(database) as made,
+    ):
+        for _ in range(3):
+            await made.intake.create(new_task(straight=False))
+        promoter = Promoter(leading(database, broker, await lead(database), window=2, poll=7.0))
+        assert await promoter.step() == 0.0
+        assert await promoter.step() == 7.0
+        assert await ready(broker) == 2
+        assert await broker.is_open(["default"]) == set()
+
+
+async def test_the_promoter_sleeps_until_the_next_run_falls_due(database: Database, broker: Broker) -> None:
+    async with bench(database) as made:
+        await made.intake.create(new_task(straight=False, run_at=datetime.now(UTC) + timedelta(seconds=20)))
+        delay = await Promoter(leading(database, broker, await lead(database), poll=60.0)).step()
+        assert 15 < delay < 20.1
+
+
+async def test_without_redis_runs_are_queued_up_to_the_window(database: Database, away: Broker) -> None:
+    async with bench(database) as made:
+        for _ in range(3):
+            await made.intake.create(new_task(straight=False))
+        promoter = Promoter(leading(database, away, await lead(database), window=2))
+        await promoter.step()
+        await promoter.step()
+        async with database.session() as connection:
+            assert await connection.fetchval("SELECT count(*) FROM runs WHERE state = 'queued'") == 2
+
+
+async def test_a_deposed_leader_promotes_nothing(database: Database, broker: Broker) -> None:
+    async with bench(database) as made:
+        created = await made.intake.create(new_task(straight=False))
+        promoter = Promoter(leading(database, broker, await lead(database)))
+        await lead(database)
+        await promoter.step()
+        assert (await state_of(database, created.run_id))[0] == "pending"
+
+
+# ------------------------------------------------------------------------------------------------ reap
+
+
+async def test_a_silent_worker_is_reaped_and_a_renewing_one_never(
+    database: Database, database_url: str, redis_url: str
+) -> None:
+    async with bench(database) as made, scheduler(database_url, redis_url) as leader:
+        await until(lambda: leader.leads)
+        renewing = await add_worker(database)
+        claim = await made.claim(await made.intake.create(new_task()))
+
+        async def dead(worker_id: UUID) -> bool:
+            await execute(database, "UPDATE worker_leases SET renewal = renewal + 1 WHERE worker_id = $1", renewing)
+            async with database.session() as connection:
+                state = await connection.fetchval("SELECT state FROM workers WHERE id = $1", worker_id)
+            return bool(state == "dead")
+
+        await until(lambda: dead(made.worker_id))
+        assert not await dead(renewing)
+        await until(lambda: lost_once(database, claim.run_id))
+
+
+async def lost_once(database: Database, run_id: UUID) -> bool:
+    return bool((await run_row(database, run_id))["losses"] == 1)
+
+
+async def test_a_new_leader_need_not_observe_from_the_beginning(
+    database: Database, database_url: str, redis_url: str
+) -> None:
+    async with bench(database) as made:
+        claim = await made.claim(await made.intake.create(new_task()))
+        async with scheduler(database_url, redis_url) as first:
+            await until(lambda: first.leads)
+            async with scheduler(database_url, redis_url) as second:
+                await until(lambda: "candidate.observe" in second.health.snapshot())
+                first.stop.set()
+                await until(lambda: second.leads)
+                await until(lambda: lost_once(database, claim.run_id), seconds=QUICK.lease + 3)
+
+
+# ------------------------------------------------------------------------------------------------ reconcile
+
+
+async def test_queued_runs_that_redis_does_not_know_are_pushed_again(database: Database, broker: Broker) -> None:
+    async with bench(database) as made:
+        for _ in range(3):
+            await made.intake.create(new_task())
+        mender = reconciler(database, broker, await lead(database))
+        await mender.step()  # rebuilds: nobody has built for these servers yet
+        assert await ready(broker) == 3
+        await broker.clear("default")  # entries get lost, and nothing says so
+        await mender.step()
+        assert await ready(broker) == 3
+
+
+async def test_a_sweep_over_more_than_a_page_reaches_everything(database: Database, broker: Broker) -> None:
+    tasks = [new_task(f"t{i}", priority=i % 3) for i in range(2500)]
+    async with bench(database) as made:
+        await made.intake.create_batch([tasks])
+        mender = reconciler(database, broker, await lead(database))
+        await mender.step()
+        await broker.clear("default")
+        for _ in range(4):
+            await mender.step()
+        assert await ready(broker) == 2500
+
+
+async def test_a_wiped_redis_is_rebuilt_at_once(database: Database, broker: Broker, redis_url: str) -> None:
+    async with bench(database) as made:
+        created = await made.intake.create(new_task())
+        mender = reconciler(database, broker, await lead(database), stale_after=3600.0)
+        await mender.step()
+        assert await ready(broker) == 1
+        await wipe(redis_url)
+        await mender.step()
+        assert await ready(broker) == 1
+        assert created.queued is not None
+
+
+async def wipe(redis_url: str) -> None:
+    import redis.asyncio  # noqa: PLC0415
+
+    client = redis.asyncio.Redis.from_url(redis_url)
+    await client.flushdb()
+    await client.aclose()
+
+
+async def test_a_restored_database_rebuilds_the_lanes_even_for_a_new_leader(database: Database, broker: Broker) -> None:
+    async with bench(database) as made:
+        await made.intake.create(new_task())
+        await reconciler(database, broker, await lead(database)).step()
+        await execute(database, "UPDATE installation SET restore_marker = gen_random_uuid()")
+        await execute(database, "UPDATE runs SET state = 'cancelled', finished_at = now()")  # the backup knew less
+        await reconciler(database, broker, await lead(database)).step()
+        assert await ready(broker) == 0
+
+
+async def test_runs_of_a_paused_queue_go_back(database: Database, broker: Broker) -> None:
+    async with bench(database) as made:
+        created = await made.intake.create(new_task())
+        await execute(database, "INSERT INTO queues VALUES ('default', 'default', true, now(), 'test')")
+        await reconciler(database, broker, await lead(database)).step()
+        run = await run_row(database, created.run_id)
+        assert (run["state"], run["dispatch_seq"]) == ("pending", 2)
+
+
+async def test_a_run_past_its_start_before_fails_and_its_dependents_follow(database: Database, broker: Broker) -> None:
+    upstream = new_task("upstream", straight=False, schedule_timeout=1.0)
+    async with bench(database) as made:
+        created = await made.intake.create(upstream)
+        dependent = await made.intake.create(new_task("dependent", [after(upstream)], straight=False))
+        await execute(
+            database, "UPDATE runs SET start_before = now() - interval '1 second' WHERE id = $1", created.run_id
+        )
+        await reconciler(database, broker, await lead(database)).step()
+        assert await state_of(database, created.run_id) == ("failed", "schedule_timeout")
+        assert await state_of(database, dependent.run_id) == ("skipped", "dependency_failed")
+
+
+async def test_a_run_that_started_in_time_is_not_given_up_while_it_waits_for_a_retry(
+    database: Database, broker: Broker
+) -> None:
+    async with bench(database) as made:
+        claim = await made.claim(await made.intake.create(new_task(schedule_timeout=1.0)))
+        await made.executions.finish(outcome(claim, "pending", retry_in=60.0))
+        await execute(database, "UPDATE runs SET start_before = now() - interval '1 second'")
+        await reconciler(database, broker, await lead(database)).step()
+        assert (await state_of(database, claim.run_id))[0] == "pending"
+
+
+async def test_an_edge_whose_upstream_ended_unseen_is_settled(database: Database, broker: Broker) -> None:
+    upstream = new_task("upstream")
+    async with bench(database) as made:
+        claim = await made.claim(await made.intake.create(upstream))
+        dependent = await made.intake.create(new_task("dependent", [after(upstream)], straight=False))
+        await made.executions.finish(outcome(claim))
+        await execute(database, "UPDATE run_dependencies SET state = 'waiting'")
+        await execute(
+            database, "UPDATE runs SET unmet = 1, state = 'pending', queued_at = NULL WHERE id = $1", dependent.run_id
+        )
+        await reconciler(database, broker, await lead(database)).step()
+        assert (await run_row(database, dependent.run_id))["unmet"] == 0
+
+
+@pytest.mark.parametrize("wrong", [2, 3])
+async def test_a_wrong_count_is_corrected(database: Database, broker: Broker, wrong: int) -> None:
+    upstream = new_task("upstream", straight=False)
+    async with bench(database) as made:
+        await made.intake.create(upstream)
+        dependent = await made.intake.create(new_task("dependent", [after(upstream)], straight=False))
+        await execute(database, "UPDATE runs SET unmet = $2 WHERE id = $1", dependent.run_id, wrong)
+        await reconciler(database, broker, await lead(database)).step()
+        assert (await run_row(database, dependent.run_id))["unmet"] == 1
+
+
+async def test_a_blocked_run_with_an_impossible_edge_is_skipped(database: Database, broker: Broker) -> None:
+    upstream = new_task("upstream", straight=False)
+    async with bench(database) as made:
+        await made.intake.create(upstream)
+        dependent = await made.intake.create(new_task("dependent", [after(upstream)], straight=False))
+        await execute(database, "UPDATE run_dependencies SET state = 'impossible'")
+        await reconciler(database, broker, await lead(database)).step()
+        assert await state_of(database, dependent.run_id) == ("skipped", "dependency_failed")
+
+
+async def test_expired_keys_and_workers_that_ended_long_ago_are_forgotten(database: Database, broker: Broker) -> None:
+    now = "now() - interval '1 hour'"
+    for key, expires in (("old", now), ("new", "now() + interval '1 hour'"), ("for ever", "NULL")):
+        await execute(
+            database,
+            f"INSERT INTO idempotency_keys VALUES ('default', $1, '\\x00', $2, NULL, {now}, {expires})",
+            key,
+            IDS.one(),
+        )
+    gone, kept = await add_worker(database), await add_worker(database)
+    await execute(database, f"UPDATE workers SET state = 'left', ended_at = {now} WHERE id = $1", gone)
+    await reconciler(database, broker, await lead(database), dead_workers=60.0).step()
+    async with database.session() as connection:
+        keys = {row["key"] for row in await connection.fetch("SELECT key FROM idempotency_keys")}
+        workers = [row["id"] for row in await connection.fetch("SELECT id FROM workers")]
+    assert keys == {"new", "for ever"}
+    assert workers == [kept]
+
+
+async def test_a_deposed_leader_mends_nothing(database: Database, broker: Broker) -> None:
+    mender = reconciler(database, broker, await lead(database))
+    await lead(database)
+    with pytest.raises(TermLost):
+        await mender.step()
+
+
+async def test_without_redis_the_rest_is_mended(database: Database, away: Broker) -> None:
+    async with bench(database) as made:
+        created = await made.intake.create(new_task(straight=False, schedule_timeout=1.0))
+        await execute(database, "UPDATE runs SET start_before = now() - interval '1 second'")
+        await reconciler(database, away, await lead(database)).step()
+        assert await state_of(database, created.run_id) == ("failed", "schedule_timeout")
+
+
+async def test_when_redis_returns_empty_everything_queued_is_there_again(
+    database: Database, database_url: str, redis_server: ServerHandle
+) -> None:
+    async with bench(database) as made, scheduler(database_url, redis_server.url) as leader:
+        await until(lambda: leader.leads)
+        for _ in range(3):
+            await made.intake.create(new_task())
+        await until(lambda: all_ready(leader.broker, 3))
+        await anyio.to_thread.run_sync(redis_server.kill)
+        for _ in range(2):
+            await made.intake.create(new_task(straight=False))
+        await until(lambda: all_queued(database, 5))  # promoted without Redis
+        await anyio.to_thread.run_sync(redis_server.start)
+        await until(lambda: all_ready(leader.broker, 5))
+
+
+async def all_ready(broker: Broker, number: int) -> bool:
+    return await ready(broker) == number
+
+
+async def all_queued(database: Database, number: int) -> bool:
+    async with database.session() as connection:
+        return bool(await connection.fetchval("SELECT count(*) FROM runs WHERE state = 'queued'") == number)

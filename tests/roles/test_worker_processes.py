@@ -1,0 +1,290 @@
+"""Commands as people write them, and as nobody should: real processes, each of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from scheduler.worker import linux
+from scheduler.worker.identity import identity_of
+from scheduler.worker.machine import keep_descriptors_private
+from scheduler.worker.processes import LeaseLost
+from scheduler.worker.spawn import SpawnError
+from tests.roles.worker_support import Runner, alive, printed, python, runner
+from tests.support import until
+
+pytestmark = pytest.mark.skipif(not linux.SUPPORTED, reason="needs pidfds and subreapers")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+
+
+@pytest.fixture
+async def run() -> AsyncIterator[Runner]:
+    linux.become_subreaper()
+    async with runner() as made:
+        yield made
+
+
+async def first_line(path: Path) -> str:
+    return await until(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text().strip())
+
+
+async def test_exit_codes_signals_and_output_are_reported(run: Runner) -> None:
+    process = await run.run("echo out; echo err >&2; exit 3")
+    assert process.exit_code == 3
+    assert process.exit_signal is None
+    assert {p.stream: p.data for p in process.capture.take(1 << 20)} == {"stdout": b"out\n", "stderr": b"err\n"}
+    assert (await run.run("kill -USR1 $$")).exit_signal == signal.SIGUSR1
+    assert run.processes.empty
+    assert run.page.tree_empty
+
+
+async def test_nothing_of_the_worker_leaks_into_a_command(run: Runner) -> None:
+    os.environ["LEAK"] = "1"
+    keep_descriptors_private()
+    try:
+        process = await run.run(["/bin/sh", "-c", "env; ls /proc/self/fd | wc -l; pwd; umask; kill -l > /dev/null"])
+    finally:
+        del os.environ["LEAK"]
+    lines = printed(process).decode().split()
+    assert not any(line.startswith(("LEAK", "PYTHON", "HOME")) for line in lines)
+    assert "4" in lines  # three standard descriptors, and the directory that ls reads
+    assert "/" in lines
+    assert "0022" in lines
+
+
+async def test_ignored_signals_are_not_inherited(run: Runner) -> None:
+    process = await run.run(["grep", "SigIgn", "/proc/self/status"])
+    libc_own = 0b11 << 31  # signals 32 and 33 are the C library's: nobody can set them
+    assert int(printed(process).split()[1], 16) & ~libc_own == 0
+
+
+async def test_standard_input_is_empty_or_what_the_task_says(run: Runner) -> None:
+    assert printed(await run.run(["cat"])) == b""
+    assert printed(await run.run(["cat"], stdin=b"a" * 300_000)) == b"a" * 300_000
+
+
+async def test_directory_and_umask_are_the_commands_own(run: Runner, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    before, mask = Path.cwd(), os.umask(0o022)
+    assert printed(await run.run("pwd; umask", directory="/usr", umask=0o077)) == b"/usr\n0077\n"
+    assert Path.cwd() == before
+    assert os.umask(mask) == 0o022
+    assert printed(await run.run("pwd; umask")) == b"/\n0022\n"
+
+
+@as_root
+async def test_a_command_runs_as_the_user_it_names_and_the_worker_stays_root(run: Runner) -> None:
+    nobody = identity_of("nobody")
+    script = "id -u; id -g; id -G; grep -E '^(Uid|Gid|CapEff|CapPrm)' /proc/self/status; touch /root/x || echo denied"
+    lines = printed(await run.run(script, identity=nobody, directory="/tmp"), "stdout").decode().splitlines()
+    assert lines[0] == str(nobody.uid)
+    assert lines[1] == str(nobody.gid)
+    assert {int(group) for group in lines[2].split()} == {nobody.gid, *nobody.groups}
+    assert lines[3].split()[1:] == [str(nobody.uid)] * 4
+    assert lines[4].split()[1:] == [str(nobody.gid)] * 4
+    assert {line.split()[1] for line in lines[5:7]} == {"0" * 16}
+    assert lines[7] == "denied"
+    assert os.getresuid() == (0, 0, 0)
+    assert "0" * 16 not in Path("/proc/self/status").read_text().split("CapEff:")[1].split()[0]
+    assert printed(await run.run("id -u")) == b"0\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fields", "what"),
+    [
+        (["/no/such/thing"], {}, "executable_not_found"),
+        (["no-such-thing"], {}, "executable_not_found"),
+        (["/etc/passwd"], {}, "not_executable"),
+        (["/etc"], {}, "not_executable"),
+        (["/bin/true", "x" * 200_000], {}, "arguments_too_long"),
+        (["/bin/true"], {"directory": "/no/such"}, "workdir_not_found"),
+        (["/bin/true"], {"directory": "/etc/passwd"}, "workdir_not_a_directory"),
+        (["/bin/true", "a\0b"], {}, "invalid_argument"),
+        (["/bin/true"], {"env": {"A": "\ud800"}}, "invalid_argument"),
+    ],
+)
+async def test_what_cannot_start_says_precisely_why_and_leaves_nothing_behind(
+    run: Runner, arguments: list[str], fields: dict[str, object], what: str
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(SpawnError) as caught:
+        run.start(arguments, **fields)
+    assert caught.value.what == what
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert run.page.tree_empty
+    assert os.geteuid() == os.getresuid()[0]
+
+
+@as_root
+async def test_a_directory_that_the_user_may_not_enter_is_said_to_be_that(run: Runner, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    with pytest.raises(SpawnError) as caught:
+        run.start("true", directory=str(tmp_path), identity=identity_of("nobody"))
+    assert caught.value.what == "workdir_not_permitted"
+    assert printed(await run.run("id -u; pwd")) == b"0\n/\n"
+
+
+async def test_scripts_without_an_interpreter_line_run_and_missing_interpreters_are_named(
+    run: Runner, tmp_path: Path
+) -> None:
+    plain, broken = tmp_path / "plain", tmp_path / "broken"
+    plain.write_text('echo "plain $1"\n')
+    broken.write_text("#!/no/such/interpreter\n")
+    plain.chmod(0o755)
+    broken.chmod(0o755)
+    assert printed(await run.run([str(plain), "x"])) == b"plain x\n"
+    with pytest.raises(SpawnError, match="/no/such/interpreter") as caught:
+        run.start([str(broken)])
+    assert caught.value.what == "interpreter_not_found"
+
+
+async def test_the_path_of_the_tasks_own_environment_is_searched(run: Runner, tmp_path: Path) -> None:
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\necho mine\n")
+    tool.chmod(0o755)
+    assert printed(await run.run(["tool"], env={"PATH": f"/nowhere:{tmp_path}"})) == b"mine\n"
+
+
+async def test_a_grandchild_that_holds_the_output_does_not_hold_up_the_end(run: Runner, tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    process = await run.run(f"sleep 1000 & echo $! > {note}; echo done")
+    assert printed(process) == b"done\n"
+    assert not alive(int(await first_line(note)))
+
+
+async def test_a_daemon_that_leaves_session_and_environment_dies_with_its_attempt(run: Runner, tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    script = f"""
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        open({str(note)!r}, "w").write(f"{{os.getpid()}}\\n")
+        time.sleep(1000)
+    os._exit(0)
+while not os.path.exists({str(note)!r}):
+    time.sleep(0.01)
+"""
+    process = await run.run(python(script))
+    assert process.exit_code == 0
+    assert not alive(int(await first_line(note)))
+    assert run.processes.empty
+
+
+async def test_a_running_daemon_is_left_alone_while_its_attempt_runs(run: Runner, tmp_path: Path) -> None:
+    note, go = tmp_path / "pid", tmp_path / "go"
+    process = run.start(f"setsid sh -c 'echo $$ > {note}; exec sleep 1000' & until [ -e {go} ]; do sleep 0.02; done")
+    daemon = int(await first_line(note))
+    await run.run("true")  # the end of another attempt is no reason to touch it
+    run.processes.look_after()
+    assert alive(daemon)
+    go.touch()
+    with anyio.fail_after(10):
+        await process.gone
+    assert not alive(daemon)
+
+
+async def test_what_ignores_term_and_has_children_of_its_own_is_killed_as_a_tree(run: Runner, tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    process = run.start(f"trap '' TERM; setsid sh -c 'trap \"\" TERM; echo $$ > {note}; sleep 1000' & sleep 1000; wait")
+    child = int(await first_line(note))
+    process.signal(signal.SIGTERM)
+    assert process.running
+    process.kill()
+    with anyio.fail_after(10):
+        await process.gone
+    assert process.exit_signal == signal.SIGKILL
+    assert not alive(child)
+
+
+async def test_a_signal_reaches_the_whole_tree_even_if_it_is_stopped(run: Runner, tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    process = run.start(f"setsid sh -c 'echo $$ > {note}; kill -STOP $$' & wait")
+    child = int(await first_line(note))
+    await until(lambda: Path(f"/proc/{child}/stat").read_text().split(")")[1].split()[0] == "T")
+    process.signal(signal.SIGTERM)
+    with anyio.fail_after(10):
+        await process.gone
+    assert not alive(child)
+
+
+async def test_a_fork_bomb_of_escaping_processes_is_put_out(run: Runner, tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    script = f"""
+import os, time
+open({str(note)!r}, "w").write(f"{{os.getpid()}}\\n")
+for _ in range(40):
+    if os.fork() == 0:
+        os.setsid()
+        while True:
+            if os.fork() == 0:
+                os.setsid()
+            else:
+                os._exit(0)
+            time.sleep(0.01)
+time.sleep(1000)
+"""
+    process = run.start(python(script), env={"MARK": "bomb"})
+    await first_line(note)
+    process.kill()
+    with anyio.fail_after(20):
+        await process.gone
+    assert run.processes.empty
+    left = [p for p in Path("/proc").glob("[0-9]*/environ") if _environ(p).find(b"MARK=bomb") >= 0]
+    assert not left
+
+
+def _environ(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+async def test_a_command_that_closes_all_descriptors_is_awaited_nevertheless(run: Runner, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    process = run.start(python(f"import os, time\nos.closerange(0, 100)\nwhile not os.path.exists({str(go)!r}): time.sleep(0.02)"))
+    await until(lambda: not process.pipes)  # both ends of file were seen
+    assert process.running
+    go.touch()
+    with anyio.fail_after(10):
+        await process.gone
+    assert process.exit_code == 0
+
+
+async def test_output_beyond_the_limit_keeps_the_newest_and_costs_no_memory(run: Runner) -> None:
+    before = _resident()
+    process = await run.run("head -c 60000000 /dev/zero | tr '\\0' x; echo end", limit=1 << 20)
+    assert process.capture.total == 60_000_004
+    assert process.capture.oldest_kept > 0
+    assert _resident() - before < 16 << 20
+    pieces = process.capture.take(1 << 30)
+    assert pieces[-1].data.endswith(b"xend\n"[1:])
+    assert pieces[0].position >= process.capture.total - (1 << 20)
+    assert [p.position + len(p.data) for p in pieces[:-1]] == [p.position for p in pieces[1:]]
+    process.capture.close()
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+async def test_nothing_starts_once_the_lease_has_run_out(run: Runner) -> None:
+    run.page.hold_until(0.001, ask_at=0.0005)
+    with pytest.raises(LeaseLost):
+        run.start("true")
+    assert run.page.tree_empty
+
+
+async def test_many_short_commands_at_once_all_end(run: Runner) -> None:
+    processes = [run.start(["/bin/echo", str(number)]) for number in range(100)]
+    with anyio.fail_after(20):
+        for process in processes:
+            await process.gone
+    assert [int(printed(process)) for process in processes] == list(range(100))
+    assert run.processes.empty

@@ -1,0 +1,257 @@
+"""A whole worker on real PostgreSQL and Valkey, without a leader: what becomes of the runs that it is offered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from scheduler.broker import Broker
+from scheduler.domain.task import Checkpoint, Limits, Retry
+from scheduler.store.database import Database
+from tests.broker.support import connected
+from tests.roles.worker_role_support import Works, worker
+from tests.roles.worker_support import alive
+from tests.support import until
+
+
+@pytest.fixture
+async def broker(redis_url: str) -> AsyncIterator[Broker]:
+    async with connected(redis_url) as broker:
+        yield broker
+
+
+@pytest.fixture
+async def works(database: Database, broker: Broker) -> AsyncIterator[Works]:
+    async with worker(database, broker) as running:
+        yield running
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A directory that commands may write to, whoever they run as."""
+    for path in (tmp_path, *tmp_path.parents):
+        if path == Path("/tmp"):
+            break
+        path.chmod(0o777)
+    return tmp_path
+
+
+async def first_line(path: Path) -> str:
+    return await until(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text().strip())
+
+
+async def test_a_run_completes_with_its_output_and_outputs(works: Works) -> None:
+    run_id = await works.submit('echo hello; echo "rows=17" > "$DTS_OUTPUT_FILE"; echo "$DTS_RUN_ID $DTS_ATTEMPT"')
+    row = await works.ended_row(run_id)
+    assert (row["state"], row["exit_code"], row["reason"]) == ("completed", 0, None)
+    assert row["output_tail"] == f"hello\n{run_id} 1\n"
+    assert msgspec.json.decode(row["outputs"]) == {"rows": "17"}
+    assert await works.output(run_id) == row["output_tail"].encode()
+    (attempt,) = await works.query("SELECT * FROM attempts WHERE run_id = $1", run_id)
+    assert attempt["outcome"] == "completed"
+    assert attempt["started_at"] <= attempt["finished_at"]
+
+
+@pytest.mark.parametrize(
+    ("command", "fields", "reason"),
+    [
+        ("exit 7", {}, "exit:7"),
+        ("kill -KILL $$", {}, "signal:KILL"),
+        (["/no/such"], {}, "spawn_error:executable_not_found"),
+        (["/bin/true"], {"user": "no-such-user"}, "spawn_error:unknown_user"),
+        (["/bin/true"], {"workdir": "/no/such"}, "spawn_error:workdir_not_found"),
+        (["/no/such"], {"limits": Limits(files=64)}, "spawn_error:executable_not_found"),
+        ("sleep 60", {"timeout": 0.1}, "timeout"),
+        ("trap '' TERM; while :; do sleep 1; done", {"timeout": 0.1, "kill_timeout": 0.1}, "timeout"),
+        ("echo x; sleep 60", {"stall_timeout": 0.2}, "stalled"),
+    ],
+)
+async def test_each_way_to_fail_has_its_reason(
+    works: Works, command: str | list[str], fields: dict[str, object], reason: str
+) -> None:
+    row = await works.run(command, **fields)
+    assert (row["state"], row["reason"]) == ("failed", reason)
+    if reason.startswith("spawn_error"):
+        assert row["output_tail"].startswith("dts: ")
+
+
+async def test_a_failure_with_attempts_left_waits_for_its_next(works: Works) -> None:
+    run_id = await works.submit("exit 1", retry=Retry(max_attempts=2, initial_interval=3600.0, max_interval=7200.0))
+    row = await works.row_when(run_id, "pending")
+    assert (row["failures"], row["attempt"], row["reason"]) == (1, 1, "exit:1")
+    assert row["run_at"] > row["started_at"]
+
+
+async def test_limits_on_open_files_hold_in_the_command(works: Works) -> None:
+    row = await works.run("ulimit -n", limits=Limits(files=77))
+    assert row["output_tail"] == "77\n"
+
+
+async def test_output_that_is_no_text_is_kept_as_it_is_and_shown_as_far_as_possible(works: Works) -> None:
+    run_id = await works.submit(r"printf 'a\377\000b'")
+    row = await works.ended_row(run_id)
+    assert await works.output(run_id) == b"a\xff\x00b"
+    assert row["output_tail"] == "a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}b"
+
+
+async def test_only_the_newest_output_is_kept(works: Works) -> None:
+    run_id = await works.submit("yes 0123456789 | head -c 3000000; echo end", limits=Limits(output=100_000))
+    assert (await works.ended_row(run_id))["state"] == "completed"
+    (stored,) = await works.query(
+        "SELECT min(position) AS first, sum(length(data)) AS size FROM output_chunks WHERE run_id = $1", run_id
+    )
+    assert stored["first"] >= 3_000_004 - 100_000
+    assert 0 < stored["size"] <= 100_000
+    assert (await works.output(run_id)).endswith(b"end\n")
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [(b"nonsense", "no key=value"), (b'{"a": "\\u0000"}', "NUL"), (b"\xff=1", "UTF-8"), (b"a=" + b"x" * 300_000, "longer")],
+)
+async def test_outputs_that_cannot_be_stored_are_said_to_be_so(
+    works: Works, shared: Path, written: bytes, problem: str
+) -> None:
+    source = shared / "source"
+    source.write_bytes(written)
+    row = await works.run(f'cat {source} > "$DTS_OUTPUT_FILE"')
+    assert (row["state"], row["outputs"]) == ("completed", None)
+    assert problem in row["output_tail"]
+
+
+async def test_a_link_in_place_of_the_outputs_is_not_followed(works: Works, shared: Path) -> None:
+    secret = shared / "secret"
+    secret.write_text("password=1\n")
+    row = await works.run(f'ln -s {secret} "$DTS_OUTPUT_FILE"')
+    assert row["outputs"] is None
+    assert "outputs were not stored" in row["output_tail"]
+
+
+async def test_a_cancelled_run_ends_cancelled_whatever_its_exit_code(works: Works, shared: Path) -> None:
+    note = shared / "note"
+    run_id = await works.submit(f"trap 'exit 0' TERM; echo on > {note}; while :; do sleep 0.05; done")
+    await first_line(note)
+    await works.query("UPDATE runs SET cancel_requested = true WHERE id = $1", run_id)
+    (row,) = await works.query("SELECT worker_id FROM runs WHERE id = $1", run_id)
+    await works.broker.publish(f"worker:{row['worker_id']}")
+    row = await works.ended_row(run_id, 2.0)
+    assert (row["state"], row["reason"], row["exit_code"]) == ("cancelled", "cancelled", 0)
+
+
+async def test_a_cancel_that_nobody_announces_is_found_by_the_lease(database: Database, broker: Broker) -> None:
+    async with worker(database, broker, lease=2.0) as works:
+        run_id = await works.submit("sleep 100")
+        await works.row_when(run_id, "running")
+        await works.query("UPDATE runs SET cancel_requested = true WHERE id = $1", run_id)
+        assert (await works.ended_row(run_id))["state"] == "cancelled"
+
+
+async def test_a_run_that_is_taken_away_is_killed_and_not_reported(
+    database: Database, broker: Broker, shared: Path
+) -> None:
+    async with worker(database, broker, lease=2.0) as works:
+        note = shared / "note"
+        run_id = await works.submit(f"echo $$ > {note}; exec sleep 100")
+        pid = int(await first_line(note))
+        await works.query(
+            "UPDATE runs SET state = 'pending', worker_id = NULL, fence = nextval('fence_seq') WHERE id = $1", run_id
+        )
+        await until(lambda: not alive(pid))
+        (row,) = await works.query("SELECT state, reason FROM runs WHERE id = $1", run_id)
+        assert (row["state"], row["reason"]) == ("pending", None)
+
+
+async def test_a_claim_whose_answer_was_lost_is_given_back(database: Database, broker: Broker) -> None:
+    async with worker(database, broker, lease=1.0) as works:
+        await until(lambda: works.query("SELECT 1 FROM workers WHERE state = 'live'"))
+        run_id = await works.submit("true", push=False)
+        await works.query(
+            "UPDATE runs SET state = 'running', worker_id = (SELECT id FROM workers), fence = nextval('fence_seq'),"
+            " attempt = 1, started_at = now(), first_started_at = now(), task_version = 1 WHERE id = $1",
+            run_id,
+        )
+        row = await works.row_when(run_id, "pending")
+        assert (row["reason"], row["losses"], row["failures"]) == ("claim_lost", 0, 0)
+
+
+async def test_work_is_found_in_postgresql_when_redis_never_brings_it(works: Works) -> None:
+    run_id = await works.submit("true", push=False)
+    assert (await works.ended_row(run_id))["state"] == "completed"
+
+
+async def test_a_drained_worker_lets_commands_finish_and_then_leaves(
+    database: Database, broker: Broker, shared: Path
+) -> None:
+    async with worker(database, broker) as works:
+        go, note = shared / "go", shared / "note"
+        run_id = await works.submit(f"echo on > {note}; until [ -e {go} ]; do sleep 0.02; done")
+        await first_line(note)
+        works.stop.set()
+        await until(lambda: works.query("SELECT 1 FROM workers WHERE state = 'draining'"))
+        late = await works.submit("true")
+        go.touch()
+        assert (await works.ended_row(run_id))["state"] == "completed"
+        await until(works.ended.is_set)
+        (row,) = await works.query("SELECT state, end_reason FROM workers")
+        assert (row["state"], row["end_reason"]) == ("left", "drained")
+        (row,) = await works.query("SELECT state FROM runs WHERE id = $1", late)
+        assert row["state"] == "queued"
+
+
+async def test_what_outlasts_the_drain_saves_a_checkpoint_and_is_requeued_uncharged(
+    database: Database, broker: Broker, shared: Path
+) -> None:
+    async with worker(database, broker, drain_timeout=0.1) as works:
+        note = shared / "note"
+        run_id = await works.submit(
+            'trap \'echo 42 > "$DTS_CHECKPOINT_FILE.new"; mv "$DTS_CHECKPOINT_FILE.new" "$DTS_CHECKPOINT_FILE"\' USR1;'
+            f" echo on > {note}; while :; do sleep 0.05; done",
+            checkpoint=Checkpoint(wait=5.0),
+        )
+        await first_line(note)
+        works.stop.set()
+        row = await works.row_when(run_id, "pending")
+        assert (row["reason"], row["failures"], row["losses"]) == ("drained", 0, 0)
+        (saved,) = await works.query("SELECT data FROM checkpoints WHERE run_id = $1", run_id)
+        assert saved["data"] == b"42\n"
+        await until(works.ended.is_set)
+        await works.query("UPDATE runs SET state = 'queued', dispatch_seq = 5, queued_at = now() WHERE id = $1", run_id)
+
+    async with worker(database, broker) as works:
+        # The same command would wait for a signal again: this one reads what the first one saved.
+        await works.query(
+            """UPDATE tasks SET spec = jsonb_set(spec, '{command}', '"cat $DTS_CHECKPOINT_FILE"') FROM runs r"""
+            " WHERE r.id = $1 AND tasks.id = r.task_id",
+            run_id,
+        )
+        row = await works.ended_row(run_id)
+        assert (row["state"], row["output_tail"], row["attempt"]) == ("completed", "42\n", 2)
+
+
+async def test_a_checkpoint_that_is_too_long_is_refused_aloud(works: Works) -> None:
+    row = await works.run('head -c 2000000 /dev/zero > "$DTS_CHECKPOINT_FILE"; exit 1')
+    assert "checkpoint was not stored" in row["output_tail"]
+    assert not await works.query("SELECT 1 FROM checkpoints")
+
+
+async def test_at_most_one_suspect_executes_at_a_time(works: Works, shared: Path) -> None:
+    go = shared / "go"
+    command = f"until [ -e {go} ]; do sleep 0.02; done"
+    ids = [await works.submit(command, push=False) for _ in range(2)]
+    await works.query("UPDATE runs SET suspect = true")
+    await until(lambda: works.query("SELECT 1 FROM runs WHERE state = 'pending' AND attempt = 1"))
+    rows = await works.query("SELECT state, suspect, failures, losses FROM runs WHERE id = ANY($1)", ids)
+    assert {row["state"] for row in rows} == {"running", "pending"}
+    assert all(row["suspect"] and row["failures"] == row["losses"] == 0 for row in rows)
+    go.touch()
+
+
+async def test_many_runs_at_once_all_end_once(works: Works) -> None:
+    ids = [await works.submit(["/bin/true"]) for _ in range(60)]
+    for run_id in ids:
+        assert (await works.ended_row(run_id))["attempt"] == 1
+    (row,) = await works.query("SELECT count(*) AS n FROM attempts WHERE outcome = 'completed'")
+    assert row["n"] == 60

@@ -1,0 +1,74 @@
+"""Running commands without the rest of a worker."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from scheduler.domain.clock import SystemClock
+from scheduler.worker.capture import Capture
+from scheduler.worker.identity import Identity, current_identity
+from scheduler.worker.page import LeasePage
+from scheduler.worker.processes import Process, Processes
+from scheduler.worker.spawn import DEFAULT_PATH, Launch, Spawner
+
+MIB = 1024 * 1024
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists and is more than an exit status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+class Runner:
+    """Starts commands and returns what they printed."""
+
+    def __init__(self, processes: Processes, page: LeasePage) -> None:
+        self.processes = processes
+        self.page = page
+        self._fence = 1000
+
+    def start(self, command: str | list[str], *, limit: int = MIB, identity: Identity | None = None, **fields: Any) -> Process:
+        self._fence += 1
+        arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else command
+        environment = {"PATH": DEFAULT_PATH, "DTS_FENCE": str(self._fence), **fields.pop("env", {})}
+        launch = Launch(arguments, environment, identity or current_identity(), **fields)
+        return self.processes.start(launch, self._fence, Capture(limit))
+
+    async def run(self, command: str | list[str], **fields: Any) -> Process:
+        process = self.start(command, **fields)
+        with anyio.fail_after(20):
+            await process.gone
+        return process
+
+
+def printed(process: Process, stream: str | None = None) -> bytes:
+    return b"".join(p.data for p in process.capture.take(1 << 30) if stream in (None, p.stream))
+
+
+@asynccontextmanager
+async def runner() -> AsyncIterator[Runner]:
+    directory = Path.cwd()
+    page = LeasePage.private()
+    spawner = Spawner("/")
+    processes = Processes(spawner, page, SystemClock(), sole=False)
+    try:
+        yield Runner(processes, page)
+    finally:
+        processes.kill_everything()
+        processes.close()
+        spawner.close()
+        os.chdir(directory)
+
+
+def python(script: str) -> list[str]:
+    return [sys.executable, "-S", "-c", script]

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scheduler import config
+
+
+def load(env: dict[str, str] | None = None, **flags: object) -> config.Config:
+    given = {name.replace("__", "."): value for name, value in flags.items()}
+    return config.load(given, environ=env or {}).config
+
+
+def errors(env: dict[str, str], file: Path | None = None) -> list[str]:
+    with pytest.raises(config.ConfigError) as caught:
+        config.load({}, environ=env, file=file)
+    return caught.value.errors
+
+
+def test_defaults_need_no_source() -> None:
+    loaded = config.load({}, environ={})
+    assert loaded.config == config.Config()
+    assert loaded.sources == {}
+
+
+def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "dts.toml"
+    file.write_text('[api]\nport = 1\nmax_body = 2048\n[log]\nlevel = "debug"\n')
+    env = {"DTS_API__PORT": "2", "DTS_LOG__LEVEL": "error", "DTS_CONFIG": str(file)}
+    loaded = config.load({"api.port": 3, "api.host": None}, environ=env)
+    assert loaded.config.api == config.Config().api.__class__(port=3, max_body=2048)
+    assert loaded.config.log.level == "error"
+    assert loaded.sources == {"api.port": "command line", "api.max_body": str(file), "log.level": "DTS_LOG__LEVEL"}
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("20", 20.0), ("20.5", 20.5), ("90s", 90.0), ("1m30s", 90.0)])
+def test_durations_are_read_as_people_write_them(text: str, seconds: float) -> None:
+    assert load({"DTS_WORKER__LEASE": text}).worker.lease == seconds
+
+
+def test_lists_and_labels_are_written_with_commas() -> None:
+    worker = load({"DTS_WORKER__QUEUES": "a, b", "DTS_WORKER__LABELS": "gpu=a100, zone = x"}).worker
+    assert worker.queues == ("a", "b")
+    assert worker.labels == {"gpu": "a100", "zone": "x"}
+
+
+def test_other_dts_variables_are_none_of_our_business() -> None:
+    assert load({"DTS_RUN_ID": "x", "DTS_API_URL": "y", "DTS_TEST_FILE": "z"}) == config.Config()
+
+
+def test_the_two_common_variables_have_short_names() -> None:
+    loaded = load({"DTS_DATABASE_URL": "postgresql://a/b", "DTS_REDIS_URL": "redis://c"})
+    assert (loaded.database.url, loaded.redis.url) == ("postgresql://a/b", "redis://c")
+
+
+def test_secrets_come_from_files_and_from_credentials(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("postgresql://u:p@h/d\n")
+    (tmp_path / "redis.url").write_text("redis://h\n")
+    loaded = load({"DTS_DATABASE_URL_FILE": str(tmp_path / "secret"), "CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert (loaded.database.url, loaded.redis.url) == ("postgresql://u:p@h/d", "redis://h")
+    assert load({"DTS_DATABASE__URL_FILE": str(tmp_path / "secret")}).database.url == "postgresql://u:p@h/d"
+
+
+def test_every_error_is_reported_at_once_with_its_source(tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text('[api]\nprot = 1\nport = "many"\n[nope]\n[worker]\nlabels = {a = 1}\n[log]\nlevel = 3\n')
+    found = errors(
+        {
+            "DTS_X__Y": "1",
+            "DTS_API__HOST": "0.0.0.0",
+            "DTS_WORKER__LEASE": "1s",
+            "DTS_WORKER__DRAIN_TIMEOUT": "soon",
+            "DTS_DATABASE_URL": "mysql://secret",
+            "DTS_DATABASE__URL": "postgresql://twice",
+            "DTS_REDIS_URL_FILE": str(tmp_path / "missing"),
+        },
+        file,
+    )
+    for part in (
+        f"{file}: unknown key prot in [api]; there are host, port, ",
+        f"{file}: api.port: Expected `int`, got `str`",
+        f"{file}: unknown section [nope]",
+        f"{file}: worker.labels: Expected `str`, got `int`",
+        f"{file}: log.level: ",
+        "DTS_X__Y: unknown section x",
+        "DTS_API__HOST: api.host: must be a loopback address",
+        "DTS_WORKER__LEASE: worker.lease: Expected `float` >= 5.0 (it is '1s')",
+        "DTS_WORKER__DRAIN_TIMEOUT: worker.drain_timeout: 'soon' is no duration",
+        "database.url is already set by DTS_DATABASE",
+        "DTS_REDIS_URL_FILE: ",
+    ):
+        assert any(part in error for error in found), (part, found)
+    assert not any("secret" in error for error in found if "mysql" in error)
+
+
+@pytest.mark.parametrize("text", ["no toml", "api = 3", "\xff".encode("latin-1").decode("latin-1") + "="])
+def test_a_file_that_is_no_configuration_is_an_error(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(text, encoding="latin-1")
+    assert len(errors({}, file)) == 1
+    assert len(errors({}, tmp_path / "missing.toml")) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:p:w@h/d", "postgresql://u:***@h/d"),
+        ("redis://:secret@h:1/0", "redis://:***@h:1/0"),
+        ("postgresql://h/d?user=u&password=secret&x=1", "postgresql://h/d?user=u&password=***&x=1"),
+        ("unix:///run/x.sock?db=0", "unix:///run/x.sock?db=0"),
+        ("postgresql://u:p/w?x@h/d", "postgresql://u:***@h/d"),
+    ],
+)
+def test_passwords_are_never_shown(url: str, shown: str) -> None:
+    assert config.redact_url(url) == shown
+
+
+def test_what_is_shown_can_be_loaded_again(tmp_path: Path) -> None:
+    loaded = config.load({"worker.labels": "a=b", "api.port": 9}, environ={})
+    file = tmp_path / "shown.toml"
+    file.write_text(config.show(loaded))
+    assert config.load({}, environ={}, file=file).config == loaded.config
+
+
+def test_settings_travel_to_another_process_through_its_environment() -> None:
+    env = config.to_environment({"worker.queues": ("a", "b"), "api.port": 7, "database.url": "postgresql://x/y"})
+    loaded = load(env)
+    assert (loaded.worker.queues, loaded.api.port, loaded.database.url) == (("a", "b"), 7, "postgresql://x/y")
+
+
+def test_the_example_file_states_the_defaults() -> None:
+    example = Path(__file__).parents[2] / "conf/dts.toml"
+    assert config.load({}, environ={}, file=example).config == config.Config()

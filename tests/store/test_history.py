@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from scheduler.domain.ids import first_id_at
+from scheduler.domain.term import TermLost
+from scheduler.store.database import Database
+from scheduler.store.history import History
+from tests.support.recurring import lead
+
+MONTH = 30 * 86400.0
+OLD = (datetime.now(UTC) - timedelta(days=60)).replace(hour=12, minute=0, second=0, microsecond=0)
+
+
+async def sql(database: Database, text: str, *args: object) -> Any:
+    async with database.session() as connection:
+        return await connection.fetchval(text, *args)
+
+
+def id_at(moment: datetime, n: int = 1) -> UUID:
+    return UUID(int=first_id_at(moment).int + n)
+
+
+async def add_run(
+    database: Database, *, run_at: datetime = OLD, task_at: datetime = OLD, state: str = "completed", n: int = 1
+) -> UUID:
+    """A one-off task and its run, made at these moments."""
+    run_id, task_id = id_at(run_at, n), id_at(task_at, n)
+    await sql(
+        database,
+        "INSERT INTO tasks (id, recurring, namespace, name, queue, spec, created_at, created_by, updated_at,"
+        " updated_by) VALUES ($1, false, 'default', 'old', 'default', '{}', now(), 't', now(), 't')",
+        task_id,
+    )
+    await sql(
+        database,
+        "INSERT INTO runs (id, task_id, namespace, queue, lane, priority, state, trigger, run_at, created_at,"
+        " created_by, finished_at, max_attempts) VALUES ($1, $2, 'default', 'default', 'default', 5, $3::text, 'once', $4, $4, 't',"
+        " CASE WHEN $3::text = 'completed' THEN now() END, 1)",
+        run_id,
+        task_id,
+        state,
+        run_at,
+    )
+    return run_id
+
+
+async def with_old_week(database: Database) -> tuple[History, int]:
+    await sql(database, "SELECT dts_create_week($1::timestamptz)", OLD)
+    return History(database), await lead(database)
+
+
+async def weeks_of(database: Database, parent: str) -> int:
+    return int(await sql(database, "SELECT count(*) FROM pg_inherits WHERE inhparent = $1::text::regclass", parent))
+
+
+async def test_weeks_ahead_are_made_once(database: Database) -> None:
+    history, epoch = History(database), await lead(database)
+    before = await weeks_of(database, "runs")
+    assert await history.create_ahead(epoch, 5) == []
+    made = await weeks_of(database, "runs")
+    assert made == before + 3  # the migration made three, this one included
+    assert await weeks_of(database, "fires") == made
+    assert await history.create_ahead(epoch, 5) == []
+    assert await weeks_of(database, "runs") == made
+
+
+async def test_an_old_week_is_dropped_whole(database: Database) -> None:
+    history, epoch = await with_old_week(database)
+    before = await weeks_of(database, "runs")
+    run_id = await add_run(database)
+    await sql(database, "INSERT INTO checkpoints VALUES ($1, '', 1, now())", run_id)
+    assert await history.drop_behind(epoch, MONTH) == []
+    assert await weeks_of(database, "runs") == before - 1
+    assert await weeks_of(database, "fires") == before - 1
+    assert await sql(database, "SELECT count(*) FROM pg_class WHERE relname = $1", f"runs_{monday():%Y%m%d}") == 0
+    for table in ("runs", "tasks", "checkpoints"):
+        assert await sql(database, f"SELECT count(*) FROM {table}") == 0
+
+
+def monday() -> datetime:
+    return OLD - timedelta(days=OLD.weekday())
+
+
+@pytest.mark.parametrize("state", ["pending", "queued"])
+async def test_a_week_with_live_runs_is_kept(database: Database, state: str) -> None:
+    history, epoch = await with_old_week(database)
+    await add_run(database, state=state)
+    assert [kept.reason for kept in await history.drop_behind(epoch, MONTH)] == ["live runs"]
+    assert await sql(database, "SELECT count(*) FROM runs") == 1
+
+
+async def test_a_week_with_blocked_runs_is_kept(database: Database) -> None:
+    history, epoch = await with_old_week(database)
+    await add_run(database, state="pending")
+    await sql(database, "UPDATE runs SET held = true")
+    assert [kept.reason for kept in await history.drop_behind(epoch, MONTH)] == ["live runs"]
+
+
+async def test_a_week_whose_tasks_have_later_runs_is_kept(database: Database) -> None:
+    history, epoch = await with_old_week(database)
+    await add_run(database, run_at=datetime.now(UTC))
+    assert [kept.reason for kept in await history.drop_behind(epoch, MONTH)] == ["later runs of its tasks"]
+
+
+async def test_a_week_with_an_open_dead_letter_is_kept_until_it_is_decided(database: Database) -> None:
+    history, epoch = await with_old_week(database)
+    run_id = await add_run(database)
+    await sql(
+        database,
+        "INSERT INTO dead_letter_tasks (id, run_id, task_id, namespace, task_name, queue, reason, attempt, failures,"
+        " losses, created_at) VALUES ($1, $1, $1, 'default', 'old', 'default', 'lost', 1, 0, 3, now())",
+        run_id,
+    )
+    assert [kept.reason for kept in await history.drop_behind(epoch, MONTH)] == ["open dead letters"]
+    await sql(database, "UPDATE dead_letter_tasks SET state = 'discarded', decided_at = now() - interval '31 days'")
+    assert await history.drop_behind(epoch, MONTH) == []
+    await history.forget(epoch, retention=MONTH, dead_letters=MONTH)
+    assert await sql(database, "SELECT count(*) FROM dead_letter_tasks") == 0
+
+
+async def test_recent_weeks_are_kept(database: Database) -> None:
+    history, epoch = await with_old_week(database)
+    before = await weeks_of(database, "runs")
+    assert await history.drop_behind(epoch, 90 * 86400.0) == []
+    assert await weeks_of(database, "runs") == before
+
+
+async def test_traffic_goes_first(database: Database) -> None:
+    """Somebody reads the history; dropping gives up instead of queueing everybody behind its lock."""
+    history, epoch = await with_old_week(database)
+    async with database.session() as connection, connection.transaction():
+        await connection.fetch("SELECT count(*) FROM runs")
+        assert {kept.reason for kept in await history.drop_behind(epoch, MONTH)} == {"busy"}
+    assert await history.drop_behind(epoch, MONTH) == []
+
+
+async def test_rows_outside_of_any_week_are_an_alarm(database: Database) -> None:
+    history, _ = History(database), await lead(database)
+    assert await history.uncovered() == []
+    await add_run(database)  # sixty days ago: no partition was ever made for that
+    assert await history.uncovered() == ["runs_default", "tasks_once_default"]
+
+
+async def test_fires_older_than_any_partition_are_forgotten(database: Database) -> None:
+    history, epoch = History(database), await lead(database)
+    await sql(
+        database,
+        "INSERT INTO fires (task_id, scheduled_for, disposition, decided_at, epoch)"
+        " VALUES ($1, $2, 'missed', now(), 1)",
+        id_at(OLD),
+        OLD,
+    )
+    assert await history.uncovered() == ["fires_default"]
+    await history.forget(epoch, retention=MONTH, dead_letters=MONTH)
+    assert await history.uncovered() == []
+
+
+async def test_a_deposed_leader_drops_nothing(database: Database) -> None:
+    history, epoch = await with_old_week(database)
+    before = await weeks_of(database, "runs")
+    await lead(database)
+    with pytest.raises(TermLost):
+        await history.drop_behind(epoch, MONTH)
+    assert await weeks_of(database, "runs") == before

@@ -1,0 +1,116 @@
+"""`dts up` from outside: a user's first minutes, and what must survive being killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.up import Up, dts_up
+from tests.support.waiting import until_sync
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="dts-up-", dir="/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def up(home: Path) -> Iterator[Up]:
+    with dts_up(home) as running:
+        assert running.url, "".join(running.log)
+        yield running
+
+
+def completed(up: Up, identifier: str) -> bool:
+    status = up.task(identifier)["status"]
+    assert status in {"pending", "queued", "running", "completed"}, status
+    return bool(status == "completed")
+
+
+def test_a_command_runs_and_everything_is_known_after_a_restart(home: Path) -> None:
+    with dts_up(home) as up:
+        done = up.submit(["/bin/true"])["id"]
+        until_sync(lambda: completed(up, done))
+        later = up.submit(["/bin/true"], delay="1h")["id"]
+        family = up.family()
+        assert up.stop() == 0
+        assert not any(process.is_running() for process in family)
+    with dts_up(home) as up:
+        assert up.task(done)["status"] == "completed"
+        assert up.task(later)["status"] == "pending"
+        assert up.stop(signal.SIGINT) == 0
+
+
+def test_a_second_one_on_the_same_directory_is_refused(up: Up) -> None:
+    with dts_up(up.data) as second:
+        assert second.wait() == 75
+        assert f"in use by another dts up (process {up.process.pid})" in "".join(second.log)
+    up.task(up.submit(["/bin/true"])["id"])
+
+
+def test_a_port_that_is_taken_is_said_to_be(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with dts_up(home, "--port", port) as up:
+            assert up.wait() == 69
+            assert f"cannot listen on 127.0.0.1:{port}" in "".join(up.log)
+
+
+def test_wrong_settings_are_said_at_once(home: Path) -> None:
+    with dts_up(home, "--workers", "many", "--log-level", "loud") as up:
+        assert up.wait() == 78
+        assert "up.workers" in "".join(up.log)
+        assert "log.level" in "".join(up.log)
+
+
+@pytest.mark.parametrize("role", ["dts-api", "dts-scheduler", "dts-worker", "dts-guard"])
+def test_a_role_that_is_killed_is_replaced_and_work_goes_on(up: Up, role: str) -> None:
+    victim = up.role(role)
+    victim.kill()
+    until_sync(lambda: up.role(role).pid != victim.pid, 20)
+    identifier = until_sync(lambda: up.submit(["/bin/true"]), 20)["id"]
+    until_sync(lambda: completed(up, identifier), 30)
+
+
+def test_nothing_outlives_a_supervisor_that_is_killed_and_the_next_one_starts(home: Path) -> None:
+    with dts_up(home) as up:
+        done = up.submit(["/bin/true"])["id"]
+        until_sync(lambda: completed(up, done))
+        family = up.family()
+        os.kill(up.process.pid, signal.SIGKILL)
+        until_sync(lambda: not any(alive(process) for process in family), 30)
+    with dts_up(home) as up:
+        assert up.url, "".join(up.log)
+        assert up.task(done)["status"] == "completed"
+
+
+def test_running_commands_may_finish_before_it_stops(up: Up, home: Path) -> None:
+    marks = home / "marks"
+    marks.mkdir()
+    marks.chmod(0o777)
+    script = f"touch {marks}/started; while [ ! -e {marks}/go ]; do sleep 0.05; done; touch {marks}/finished"
+    up.submit(script)
+    until_sync((marks / "started").exists)
+    up.process.send_signal(signal.SIGTERM)
+    until_sync(lambda: any("stopping" in line for line in up.log))
+    (marks / "go").touch()
+    assert up.wait() == 0
+    assert (marks / "finished").exists()
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,12 +17,13 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
 
+import bench as bench_package
 from bench import compare as comparing
 from bench import report as reporting
 from bench.questions import QUESTIONS
 from bench.runner import run
 
-app = App(name="dts-bench", help=__doc__, version_flags=[])
+app = App(name="dts-bench", help=bench_package.__doc__, version_flags=[])
 
 
 @app.default
@@ -30,13 +32,15 @@ def bench(
     runs: Annotated[
         int | None, Parameter(help="Rounds of every question (5; quick: 1). Fewer than 5 is no result.")
     ] = None,
-    quick: Annotated[bool, Parameter(help="Small sizes; asserts ratios within wide margins. For CI.")] = False,
+    quick: Annotated[
+        bool, Parameter(negative="", help="Small sizes; asserts ratios within wide margins. For CI.")
+    ] = False,
     out: Annotated[Path, Parameter(help="Where bench.json, bench.md and plots/ go.")] = Path("bench-results"),
     work: Annotated[Path | None, Parameter(help="Where the systems keep their data meanwhile: a real disk.")] = None,
     compare: Annotated[
-        tuple[Path, Path] | None, Parameter(help="Show what changed from one bench.json to another.")
+        tuple[Path, Path] | None, Parameter(negative="", help="Show what changed from one bench.json to another.")
     ] = None,
-    list_questions: Annotated[bool, Parameter(name="--list", help="Name the questions.")] = False,
+    list_questions: Annotated[bool, Parameter(name="--list", negative="", help="Name the questions.")] = False,
 ) -> int:
     """Measure what this system can do on this machine, beside what the machine itself and others can do.
 
@@ -88,7 +92,8 @@ def _directory(parent: Path | None) -> Iterator[Path]:
 
 
 def main() -> None:
-    """Run the command line as this process."""
+    """Run the command line as this process. Asked to stop in either way, it stops the systems that it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         sys.exit(app())
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Literal
 
 import msgspec
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.model import Measurement, Report, number, times
+from bench.model import Better, Measurement, Report, number, times
 
 Verdict = Literal["better", "worse", "within the spread", "changed", ""]
 _STYLE: dict[str, str] = {"better": "green", "worse": "red"}
@@ -40,24 +41,28 @@ def compare(first: Report, second: Report) -> list[Change]:
 
 
 def _change(question: str, before: Measurement, after: Measurement) -> Change:
-    by_ratio = before.ratio is not None and after.ratio is not None
-    old, new = (before.ratio, after.ratio) if by_ratio else (before.median, after.median)
-    assert old is not None
-    assert new is not None
+    by_ratio = bool(before.ratios and after.ratios)
+    first, second = (before.ratios, after.ratios) if by_ratio else (before.values, after.values)
+    old, new = statistics.median(first), statistics.median(second)
     factor = new / old if old else None
-    return Change(question, after.name, after.unit, old, new, by_ratio, factor, _verdict(before, after, factor))
+    verdict = _verdict(factor, max(_spread(first), _spread(second)), after.better)
+    return Change(question, after.name, after.unit, old, new, by_ratio, factor, verdict)
 
 
-def _verdict(before: Measurement, after: Measurement, factor: float | None) -> Verdict:
+def _spread(values: list[float]) -> float:
+    median = statistics.median(values)
+    return (max(values) - min(values)) / median if median else 0.0
+
+
+def _verdict(factor: float | None, spread: float, better: Better) -> Verdict:
     """Only what leaves the spread of both is called a change."""
     if factor is None:
         return ""
-    spread = max((m.high - m.low) / m.median if m.median else 0.0 for m in (before, after))
     if abs(factor - 1) <= max(spread, 0.02):
         return "within the spread"
-    if after.better == "neither":
+    if better == "neither":
         return "changed"
-    return "better" if (factor > 1) == (after.better == "higher") else "worse"
+    return "better" if (factor > 1) == (better == "higher") else "worse"
 
 
 def show(console: Console, changes: list[Change]) -> None:

@@ -81,10 +81,14 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.values)
 
     @property
+    def ratios(self) -> list[float]:
+        """Each round's ratio to what was measured beside it; none if nothing was."""
+        return [value / other for value, other in zip(self.values, self.against, strict=False) if other]
+
+    @property
     def ratio(self) -> float | None:
-        """The median of each round's ratio to what was measured beside it, or None if nothing was."""
-        ratios = [value / other for value, other in zip(self.values, self.against, strict=False) if other]
-        return statistics.median(ratios) if ratios else None
+        """The median of the rounds' ratios, or None if there are none."""
+        return statistics.median(self.ratios) if self.ratios else None
 
     def keeps(self, bound: Bound | None) -> bool | None:
         """Say whether the median keeps a bound; None where there is no bound, or nothing to judge it by."""

@@ -57,7 +57,7 @@ def show(console: Console, answer: Answer, *, quick: bool) -> None:
         row = [escape(cell) for cell in cells(measurement, quick=quick)]
         kept = measurement.keeps(measurement.margin if quick else measurement.reach)
         table.add_row(*row, style="red" if kept is False else None)
-    console.print(table)
+    console.print(table if answer.measurements else table.title, highlight=False)
     for note in answer.notes:
         console.print(f"  {note}", style="dim", markup=False)
     if answer.error:

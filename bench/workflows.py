@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -199,7 +200,7 @@ def main() -> int:
     """Run every workflow in a directory, one after the other; exit 1 if an order was violated or a task failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.workflows", description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="a WfFormat 1.5 file, or a directory of them")
-    parser.add_argument("--server", default=DEFAULT_SERVER, help="where the API is (%(default)s)")
+    parser.add_argument("--server", default=os.environ.get("DTS_SERVER", DEFAULT_SERVER), help="(%(default)s)")
     parser.add_argument("--scale", type=float, default=0.0, help="sleep so much of the recorded runtime (%(default)g)")
     parser.add_argument("--slots", type=int, help="slots that the ideal schedule has; default: those of all workers")
     parser.add_argument("--queue", default="default", help="queue to use (%(default)s)")

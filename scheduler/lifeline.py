@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-from pathlib import Path
 
 VARIABLE = "DTS_SUPERVISOR"
 """Environment variable in which a supervisor gives its process id."""
@@ -32,5 +31,5 @@ def die_with_parent() -> None:
 
 def call_ourselves(name: str) -> None:
     """Show `name` in process lists (Linux; the first 15 characters)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/comm").write_text(name)
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:  # noqa: PTH123 - no pathlib: it is small
+        file.write(name)

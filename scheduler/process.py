@@ -19,7 +19,11 @@ class Interrupted(Exception):
     """A second stop signal came while draining: leave at once."""
 
 
-def run_process(main: Callable[[anyio.Event], Coroutine[Any, Any, None]]) -> int:
+Main = Callable[[anyio.Event], Coroutine[Any, Any, None]]
+"""What a process does until the event is set."""
+
+
+def run_process(main: Main) -> int:
     """Run `main(stop)` as this process. SIGTERM or SIGINT sets `stop`; a second one leaves at once.
 
     Returns the exit code: 0 once `main` has returned, 130 after a second signal. Errors propagate.

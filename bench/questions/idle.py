@@ -31,20 +31,20 @@ class Idle(Question):
     title = "Idle: memory and CPU of each role"
 
     async def prepare(self, stack: AsyncExitStack) -> None:
-        """Make both systems; they are only watched one at a time, but idle all the time."""
-        self._rows = QUICK_ROWS if self.bench.quick else FULL_ROWS
-        self._empty = await stack.enter_async_context(self.bench.system())
-        self._waiting = await stack.enter_async_context(self.bench.system())
-        await rows.add_waiting(self._waiting.database, self._rows, queue="nobody-serves-this")
-        await rows.settle(self._waiting.database)
-        await anyio.sleep(1 if self.bench.quick else 30)  # until the leader has put its window into Valkey
+        """Make the systems; they are only watched one at a time, but idle all the time."""
+        quick = self.bench.quick
+        count = QUICK_ROWS if quick else FULL_ROWS
+        waiting = await stack.enter_async_context(self.bench.system())
+        await rows.add_waiting(waiting.database, count, queue="nobody-serves-this")
+        await rows.settle(waiting.database)
+        self._watched = [(waiting, f"{count:,} pending", 120.0)]
+        if not quick:
+            self._watched.append((await stack.enter_async_context(self.bench.system()), "idle", 80.0))
+        await anyio.sleep(1 if quick else 30)  # until the leader has put its window into Valkey
 
     async def ask(self) -> list[Sample]:
         """Watch one after the other."""
-        return [
-            *await self._watch(self._empty, "idle", 80),
-            *await self._watch(self._waiting, f"{self._rows:,} pending", 120),
-        ]
+        return [sample for watched in self._watched for sample in await self._watch(*watched)]
 
     async def _watch(self, system: System, label: str, most: float) -> list[Sample]:
         seconds = 2 if self.bench.quick else 30

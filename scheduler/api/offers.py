@@ -35,6 +35,7 @@ class Offers:
         self._queued: list[Queued] = []
         self._messages: dict[tuple[str, bytes], None] = {}
         self._lanes: dict[str, tuple[bool, float]] = {}  # lane → (open, until when that is believed)
+        self._closings = 0  # an answer that was asked for before the last one may be out of date
 
     async def is_open(self, lane: str) -> bool:
         """Say whether a run that nothing blocks may be inserted as `queued`; a second old at most."""
@@ -44,17 +45,19 @@ class Offers:
             return known[0]
         # Whoever asks meanwhile goes by the old answer instead of waiting as well.
         self._lanes[lane] = (known is not None and known[0], now + KNOWN_FOR)
-        is_open = False
+        is_open, closings = False, self._closings
         try:
             with anyio.move_on_after(_PATIENCE):
                 is_open = lane in await self._broker.is_open([lane])
         except BrokerUnavailable:
             pass
-        self._lanes[lane] = (is_open, now + KNOWN_FOR)
-        return is_open
+        if closings == self._closings:
+            self._lanes[lane] = (is_open, now + KNOWN_FOR)
+        return self._lanes[lane][0]
 
     def close(self, lanes: Iterable[str]) -> None:
         """Stop inserting into these lanes as `queued`, from now on in this process."""
+        self._closings += 1
         until = self._clock.monotonic() + KNOWN_FOR
         for lane in lanes:
             self._lanes[lane] = (False, until)
@@ -90,7 +93,10 @@ class Offers:
         messages, self._messages = self._messages, {}
         try:
             for start in range(0, len(queued), _BATCH):
+                closings = self._closings
                 pushed = await self._broker.push(queued[start : start + _BATCH])
+                if closings != self._closings:
+                    continue
                 until = self._clock.monotonic() + KNOWN_FOR
                 for lane, is_open in pushed.open.items():
                     self._lanes[lane] = (is_open, until)

@@ -46,12 +46,15 @@ class Remote:
         return Output(json=self.json)
 
     @contextmanager
-    def connect(self) -> Iterator[Client]:
-        """Yield a client; what it raises is explained on stderr and ends the command with the right exit code."""
-        from scheduler.client import Client, ClientError  # noqa: PLC0415 - not needed for help
+    def connect(self, *, patient: bool = False) -> Iterator[Client]:
+        """Yield a client; what it raises is explained on stderr and ends the command with the right exit code.
+
+        A `patient` one also bridges the restart of a server: for waiting, once the server has been there.
+        """
+        from scheduler.client import PATIENT, Client, ClientError, RetryPolicy  # noqa: PLC0415 - not needed for help
 
         try:
-            client = Client(self.server)
+            client = Client(self.server, retries=PATIENT if patient else RetryPolicy())
         except ValueError as error:
             raise failure(str(error), exits.USAGE) from None
         with client, _quiet_when_nobody_reads():

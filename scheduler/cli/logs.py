@@ -32,7 +32,10 @@ def logs(
         if not follow:
             sys.stdout.flush()
             sys.stdout.buffer.write(client.logs(run, attempt=attempt, stream=stream))
-        elif remote.json:
+            return exits.OK
+        client.run(run)
+    with remote.connect(patient=True) as client:
+        if remote.json:
             out = remote.output()
             for event in client.stream_logs(run):
                 out.data(event)

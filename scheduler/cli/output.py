@@ -39,7 +39,7 @@ class Output:
 
     def __init__(self, *, json: bool) -> None:
         self.pretty = sys.stdout.isatty() and not json
-        self._console = Console(soft_wrap=False)  # honours NO_COLOR, and is plain when stdout is no terminal
+        self._console = Console(color_system=None if os.environ.get("NO_COLOR") else "auto")
 
     def rows(self, items: Iterable[T], columns: Mapping[str, Callable[[T], object]], *, empty: str = "nothing") -> int:
         """Print a list and return how long it was; `columns` are what a table shows, JSON shows everything."""

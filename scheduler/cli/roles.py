@@ -43,16 +43,22 @@ class Role(Protocol):
         ...
 
 
+def _as_it_is(main: process.Main) -> process.Main:
+    return main
+
+
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     """A role with what it needs of the database: the size of its pool, and settings of each session.
 
-    `extra` asks for further pools: the name of the argument that takes one, and its size.
+    `extra` asks for further pools: the name of the argument that takes one, and its size. `around` wraps the process's
+    main function, to say on which thread it runs.
     """
 
     run: Role
     connections: int
     session: Mapping[str, str] = {}
     extra: Mapping[str, int] = {}
+    around: Callable[[process.Main], process.Main] = _as_it_is
 
 
 class _SchemaMissing(Unavailable):
@@ -91,7 +97,7 @@ def run_role(name: str, config: Config) -> int:
     async def main(stop: anyio.Event) -> None:
         await _run(wiring, name, config, stop)
 
-    return process.run_process(main)
+    return process.run_process(wiring.around(main))
 
 
 async def _run(wiring: Wiring, name: str, config: Config, stop: anyio.Event) -> None:
@@ -179,6 +185,7 @@ def _scheduler(config: Config) -> Wiring:
 
 
 def _worker(config: Config) -> Wiring:
+    from scheduler.worker.apart import apart  # noqa: PLC0415
     from scheduler.worker.role import run  # noqa: PLC0415
     from scheduler.worker.settings import WorkerSettings  # noqa: PLC0415
 
@@ -195,7 +202,12 @@ def _worker(config: Config) -> Wiring:
         api_url=worker.api_url,
     )
     # A connection of its own: renewing the lease must not wait for anything.
-    return Wiring(run=partial(run, settings=settings), connections=config.database.pool, extra={"lease_database": 1})
+    return Wiring(
+        run=partial(run, settings=settings),
+        connections=config.database.pool,
+        extra={"lease_database": 1},
+        around=apart,
+    )
 
 
 _ROLES: dict[str, Callable[[Config], Wiring]] = {"api": _api, "scheduler": _scheduler, "worker": _worker}

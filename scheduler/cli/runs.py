@@ -83,7 +83,11 @@ def explain(run: Annotated[str, Parameter(help="Run id.")], /, *, remote: Remote
         if not out.pretty:
             out.data(explanation)
             return exits.OK
-        out.rows(explanation.blockers, {"blocker": lambda b: b.code, "": lambda b: b.detail}, empty="nothing")
+        out.rows(
+            explanation.blockers,
+            {"blocker": lambda b: b.code, "until": lambda b: b.until, "": lambda b: b.detail},
+            empty="nothing",
+        )
     return exits.OK
 
 
@@ -121,6 +125,8 @@ def wait(
     from scheduler.cli.submit import exit_code_of  # noqa: PLC0415 - not needed for help
 
     with remote.connect() as client:
+        client.run(run)
+    with remote.connect(patient=True) as client:
         ended = client.wait(run, timeout=timeout)
         remote.output().done(ended, f"{run} {ended.state}" + (f": {ended.reason}" if ended.reason else ""))
         return exit_code_of(ended)

@@ -116,21 +116,22 @@ def submit(
             fires = f", first at {task.next_fire_at}" if task.next_fire_at else ""
             out.done(task, f"task {task.id}" + (f"\nrun  {run_id}" if run_id else fires))
             return exits.OK
-        say(f"run {run_id}")
-        return follow(client, str(run_id), wait_timeout)
+    say(f"run {run_id}")
+    return follow(remote, str(run_id), wait_timeout)
 
 
-def follow(client: Client, run_id: str, timeout: float | None) -> int:
+def follow(remote: Remote, run_id: str, timeout: float | None = None) -> int:
     """Show a run's output until it has ended; return the exit code that stands for its end."""
-    try:
-        if timeout is None:
+    with remote.connect(patient=True) as client:
+        try:
+            if timeout is None:
+                copy_output(client, run_id)
+            run = client.wait(run_id, timeout=timeout)
+        except KeyboardInterrupt:
+            say(f"no longer waiting; the run goes on. To end it: dts run cancel {run_id}")
+            raise
+        if timeout is not None:
             copy_output(client, run_id)
-        run = client.wait(run_id, timeout=timeout)
-    except KeyboardInterrupt:
-        say(f"no longer waiting; the run goes on. To end it: dts run cancel {run_id}")
-        raise
-    if timeout is not None:
-        copy_output(client, run_id)
     if run.state != "completed":
         say(f"run {run_id} {run.state}" + (f": {run.reason}" if run.reason else ""))
     return exit_code_of(run)

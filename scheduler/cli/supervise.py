@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 import anyio
@@ -11,7 +11,8 @@ import anyio._backends._asyncio
 import anyio.abc
 import msgspec
 
-import scheduler.cli.roles  # noqa: F401 - what the roles share, once for all of them
+import scheduler.cli.roles  # what the roles share is imported here, once for all of them
+import scheduler.domain.cron  # noqa: F401
 from scheduler import process, telemetry
 from scheduler.cli import exits
 from scheduler.cli.children import Children
@@ -91,8 +92,10 @@ class _Supervisor:
         try:
             await servers.start(run_servers, self._plan, self._say)
             await self._migrate()
-        except ServerFailed as error:
-            self._fail(exits.UNAVAILABLE, str(error))
+        except* ServerFailed as failed:
+            for error in _leaves(failed):
+                self._fail(exits.UNAVAILABLE, str(error))
+        if self.code != exits.OK:
             return
         backoff = Backoff(base=0.01, cap=0.05)
         while not await self._is_ready():
@@ -156,3 +159,11 @@ class _Supervisor:
 
 def _workers(names: list[str]) -> list[str]:
     return [name for name in names if name.startswith("worker")]
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

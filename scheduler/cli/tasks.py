@@ -202,10 +202,10 @@ def trigger(
 
     with remote.connect() as client:
         run = client.trigger(task_id(client, task))
-        if wait:
-            say(f"run {run.id}")
-            return follow(client, str(run.id), None)
-        remote.output().done(run, f"run {run.id} {run.state}" + (f": {run.reason}" if run.reason else ""))
+    if wait:
+        say(f"run {run.id}")
+        return follow(remote, str(run.id))
+    remote.output().done(run, f"run {run.id} {run.state}" + (f": {run.reason}" if run.reason else ""))
     return exits.FAILURE if run.state == "skipped" else exits.OK
 
 

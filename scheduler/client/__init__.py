@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         Task,
         Worker,
     )
-    from scheduler.client.retry import NO_RETRIES, RetryPolicy
+    from scheduler.client.retry import NO_RETRIES, PATIENT, RetryPolicy
     from scheduler.client.sync import Client
     from scheduler.domain.run import Attempt, Run
     from scheduler.domain.task import TaskSpec
@@ -78,7 +78,7 @@ _HOME = {
         "Task",
         "Worker",
     ],
-    "retry": ["NO_RETRIES", "RetryPolicy"],
+    "retry": ["NO_RETRIES", "PATIENT", "RetryPolicy"],
     "sync": ["Client"],
     "runs": ["Attempt", "Run"],
     "tasks": ["TaskSpec"],
@@ -88,6 +88,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "DEFAULT_SERVER",
     "NO_RETRIES",
+    "PATIENT",
     "ApiError",
     "AsyncClient",
     "Attempt",

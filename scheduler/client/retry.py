@@ -36,3 +36,6 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NO_RETRIES = RetryPolicy(attempts=1)
+
+PATIENT = RetryPolicy(attempts=15)
+"""Bridges half a minute, such as the restart of a server, for what has begun well and goes on for long."""

@@ -24,7 +24,6 @@ MACROS = {
     "@annually": "0 0 1 1 *",
 }
 
-
 _HASHED = re.compile(r"(?<![A-Z])H(?![A-Z])", re.IGNORECASE)
 
 
@@ -60,9 +59,9 @@ def is_hashed(expression: str) -> bool:
 
 def parse_fields(expression: str, hash_id: str) -> CronFields:
     """Return the sets that a cron expression (or a macro, not `@every`) stands for. Raises ValueError."""
-    parts = MACROS.get(expression, expression).upper().split()
     from croniter import croniter  # noqa: PLC0415 - 60 ms and 6 MB, which a role without cron expressions saves
 
+    parts = MACROS.get(expression, expression).upper().split()
     kinds = LAYOUTS.get(len(parts))
     if kinds is None:
         count = f"{len(parts)} fields are" if len(parts) != 1 else "1 field is"

@@ -58,11 +58,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     retry_in: float = 0.0
 
 
-def reason_of(end: AttemptEnd) -> str | None:
-    """Return `exit:N`, `signal:NAME`, `spawn_error:…` or the bare kind; None for success."""
+def reason_of(end: AttemptEnd) -> str:
+    """Return `exit:N`, `signal:NAME`, `spawn_error:…` or the bare kind."""
     match end.kind:
         case "exit":
-            return f"exit:{end.exit_code}" if end.exit_code else None
+            return f"exit:{end.exit_code}"
         case "signal":
             return f"signal:{end.signal}"
         case "spawn_error":
@@ -88,8 +88,8 @@ def decide(
     run was created or revived, from which `max_elapsed` counts.
     """
     reason = reason_of(end)
-    if reason is None:
-        return Decision(state="completed", reason=None, attempt_outcome="completed")
+    if end.kind == "exit" and end.exit_code == 0:
+        return Decision(state="completed", reason=reason, attempt_outcome="completed")
     if end.kind == "cancelled":
         return Decision(state="cancelled", reason=reason, attempt_outcome="cancelled")
     if end.kind == "drained" or (end.kind == "lost" and not end.charged):

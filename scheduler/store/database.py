@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import asyncpg
 
+from scheduler.service import Unavailable
 from scheduler.store.statements import STATEMENTS
 
 _SETTINGS = {
@@ -39,7 +40,7 @@ RETRYABLE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 """Errors after which the same statement may simply be run again: nothing of it was applied."""
 
 
-class StoreUnavailable(Exception):
+class StoreUnavailable(Unavailable):
     """The database cannot be reached, or the connection broke: whether the statement was applied is not known."""
 
 

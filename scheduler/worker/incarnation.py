@@ -108,6 +108,7 @@ class Incarnation:
         async with Service("worker.store", health=self._health) as store:
             store.start("outcomes", self._executions.run)
             store.start("outputs", self._outputs.run)
+            to_end = True  # also if there was no time to say so
             async with anyio.create_task_group() as group:
                 to_end = await self._work(group, stop)
             with anyio.move_on_after(_LAST_WORDS):

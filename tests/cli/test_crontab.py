@@ -83,7 +83,7 @@ def test_a_changed_file_changes_what_was_changed_in_it(remote: Dts, crontab: Pat
 
 def test_a_name_that_a_task_of_another_origin_has_is_refused_for_that_line_alone(remote: Dts, crontab: Path) -> None:
     crontab.write_text("0 1 * * * one\n0 2 * * * two\n")
-    taken = f"{crontab.name}-1-one".replace("_", "_")
+    taken = f"{crontab.name}-1-one"
     remote("submit", "--name", taken, "--schedule", "@yearly", "--", "true")
     done = remote("crontab", "import", "--queue", "nobody-reads-this", crontab)
     assert results(done.items) == [(1, "refused"), (2, "created")]

@@ -99,6 +99,13 @@ def test_coalesced_fires_beyond_the_cap_are_one_stretch_between_the_missed_and_t
     assert last.disposition == "late"
 
 
+def test_a_fire_exactly_as_old_as_the_window_is_not_missed() -> None:
+    for window in (180.0, 4 * 3600.0):
+        firing = fire(cursor=NOON - 10 * HOUR, catchup_window=window + 30, now=NOON + timedelta(seconds=30))
+        assert firing.fires[0].until == NOON - timedelta(seconds=window) - MINUTE
+        assert firing.fires[1].scheduled_for == NOON - timedelta(seconds=window)
+
+
 def test_catchup_all_runs_its_fires_one_by_one_despite_skip() -> None:
     firing = fire(cursor=NOON - 3 * MINUTE, catchup="all")
     assert brief(firing) == [("11:58", "late"), ("11:59", "late"), ("12:00", "fired")]

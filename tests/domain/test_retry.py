@@ -42,7 +42,7 @@ def after(
 @pytest.mark.parametrize(
     ("ended", "reason"),
     [
-        (end(exit_code=0), None),
+        (end(exit_code=0), "exit:0"),
         (end(exit_code=137), "exit:137"),
         (end("signal", signal="SEGV"), "signal:SEGV"),
         (end("timeout", signal="TERM"), "timeout"),
@@ -53,12 +53,12 @@ def after(
         (end("spawn_error", detail="executable_not_found"), "spawn_error:executable_not_found"),
     ],
 )
-def test_every_end_has_a_machine_readable_reason(ended: AttemptEnd, reason: str | None) -> None:
+def test_every_end_has_a_machine_readable_reason(ended: AttemptEnd, reason: str) -> None:
     assert reason_of(ended) == reason
 
 
 def test_exit_zero_completes() -> None:
-    assert after(end(exit_code=0)) == Decision(state="completed", reason=None, attempt_outcome="completed")
+    assert after(end(exit_code=0)) == Decision(state="completed", reason="exit:0", attempt_outcome="completed")
 
 
 @pytest.mark.parametrize("kind", ["exit", "timeout", "oom", "stalled", "spawn_error"])

@@ -4,6 +4,7 @@ import time
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from scheduler.broker import Broker
 from scheduler.domain.clock import SystemClock
@@ -39,14 +40,15 @@ async def renewed(database: Database, renewal: int) -> bool:
     return (await Terms(database).read())[0].renewal >= renewal
 
 
-async def test_a_planned_stop_hands_over_within_300_ms(database_url: str, redis_url: str) -> None:
-    async with scheduler(database_url, redis_url) as first, scheduler(database_url, redis_url) as second:
+async def test_a_planned_stop_hands_over_long_before_the_standby_would_look_again(
+    database_url: str, redis_url: str
+) -> None:
+    slow = msgspec.structs.replace(QUICK, lock_ttl=60.0)  # a standby looks every twelve seconds, unless it is called
+    async with scheduler(database_url, redis_url, slow) as first, scheduler(database_url, redis_url, slow) as second:
         leader, standby = await settled(first, second)
         await until(lambda: standby.health.snapshot()["broker.subscriber"].ok)
-        began = time.monotonic()
         leader.stop.set()
-        await until(lambda: standby.leads)
-        assert time.monotonic() - began < 0.3
+        await until(lambda: standby.leads, seconds=5)
 
 
 async def test_a_scheduler_that_vanishes_is_succeeded_after_its_ttl(

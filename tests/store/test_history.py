@@ -39,7 +39,8 @@ async def add_run(
     await sql(
         database,
         "INSERT INTO runs (id, task_id, namespace, queue, lane, priority, state, trigger, run_at, created_at,"
-        " created_by, finished_at, max_attempts) VALUES ($1, $2, 'default', 'default', 'default', 5, $3::text, 'once', $4, $4, 't',"
+        " created_by, finished_at, max_attempts)"
+        " VALUES ($1, $2, 'default', 'default', 'default', 5, $3::text, 'once', $4, $4, 't',"
         " CASE WHEN $3::text = 'completed' THEN now() END, 1)",
         run_id,
         task_id,

@@ -23,13 +23,13 @@ CHECKOUT = Path(__file__).parents[2]
 class Up:
     """A running `dts up`; `url` is valid once it is ready."""
 
-    def __init__(self, data: Path, *flags: str) -> None:
+    def __init__(self, data: Path, *flags: str, port: int = 0) -> None:
         self.data = data
         self.url = ""
         self.log: list[str] = []
         started = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "scheduler", "up", "--data-dir", str(data), "--port", "0", *flags],
+            [sys.executable, "-m", "scheduler", "up", "--data-dir", str(data), "--port", str(port), *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -80,9 +80,9 @@ class Up:
 
 
 @contextmanager
-def dts_up(data: Path, *flags: str) -> Iterator[Up]:
+def dts_up(data: Path, *flags: str, port: int = 0) -> Iterator[Up]:
     """Run `dts up`; whatever is left of it in the end is killed."""
-    up = Up(data, *flags)
+    up = Up(data, *flags, port=port)
     try:
         yield up
     finally:

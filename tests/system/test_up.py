@@ -61,10 +61,21 @@ def test_a_second_one_on_the_same_directory_is_refused(up: Up) -> None:
 
 def test_a_port_that_is_taken_is_said_to_be(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        with dts_up(home, "--port", port) as up:
+        port = taken.getsockname()[1]
+        with dts_up(home, port=port) as up:
             assert up.wait() == 69
             assert f"cannot listen on 127.0.0.1:{port}" in "".join(up.log)
+
+
+def test_a_server_that_cannot_start_is_said_to_be_and_why(home: Path) -> None:
+    (home / "postgres").mkdir()
+    (home / "postgres/PG_VERSION").write_text("18\n")
+    with dts_up(home) as up:
+        assert up.wait() == 69
+        log = "".join(up.log)
+        assert "before it was ready:\n" in log
+        assert "could not access the server configuration file" in log
+        assert "Traceback" not in log
 
 
 def test_wrong_settings_are_said_at_once(home: Path) -> None:

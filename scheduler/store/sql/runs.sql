@@ -83,7 +83,7 @@ FROM runs r WHERE r.id = $1 AND r.state = 'running'
 ORDER BY attempt
 
 -- name: cancel_runs
--- pending | queued → cancelled; running → running, cancel requested
+-- pending | queued → cancelled; of an executing one, the end is requested
 WITH lanes_open AS MATERIALIZED (
   SELECT * FROM unnest($3::text[]) AS l(lane)
 ), touched AS (

@@ -185,7 +185,7 @@ WHERE id = $1 AND version = $2 AND deleted_at IS NULL
 RETURNING id
 
 -- name: apply_edit
--- pending | queued → pending: waiting runs of an edited task follow it; one-off runs take a new time too
+-- queued → pending: waiting runs of an edited task follow it, those that are not queued too; one-off runs take a new time too
 UPDATE runs r
 SET state = 'pending', queued_at = NULL, dispatch_seq = r.dispatch_seq + 1, version = r.version + 1,
     queue = $2, lane = $3, priority = $4, max_attempts = $5,
@@ -199,7 +199,7 @@ RETURNING r.id
 UPDATE tasks SET paused = true, updated_at = dts_now(), updated_by = $2 WHERE id = $1 AND NOT paused RETURNING id
 
 -- name: hold_runs
--- pending | queued → pending, held: waiting runs of a paused task
+-- queued → pending: waiting runs of a paused task are held, whether they were queued or not
 UPDATE runs r
 SET state = 'pending', held = true, queued_at = NULL, dispatch_seq = r.dispatch_seq + 1, version = r.version + 1
 WHERE r.task_id = $1 AND r.state IN ('pending', 'queued') AND NOT r.held
@@ -210,7 +210,7 @@ RETURNING r.id
 UPDATE tasks SET paused = false, updated_at = dts_now(), updated_by = $2 WHERE id = $1 AND paused RETURNING id
 
 -- name: release_runs
--- pending, held → pending: waiting runs of a task that was resumed
+-- held → free: waiting runs of a task that was resumed
 UPDATE runs r SET held = false, version = r.version + 1
 WHERE r.task_id = $1 AND r.state = 'pending' AND r.held
 RETURNING r.id

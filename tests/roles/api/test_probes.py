@@ -82,6 +82,8 @@ async def test_while_the_database_is_away_a_submit_is_told_to_come_back(
         await migrate.up(database)
         async with running_api(database, redis_url) as api:
             await api.create()
+            async with database.session() as connection:
+                await connection.execute("CHECKPOINT")  # test servers do not wait for the disk at each commit
             await anyio.to_thread.run_sync(postgres_server.kill)
             for method, target, body in (
                 ("POST", "/api/tasks", {"name": "a", "command": "true"}),

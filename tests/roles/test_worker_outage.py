@@ -1,0 +1,66 @@
+"""A worker whose database goes away, for less than its lease and for longer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio.to_thread
+
+from scheduler.store import migrate
+from scheduler.store.database import Database
+from tests.broker.support import connected
+from tests.roles.test_worker_role import first_line, shared  # noqa: F401
+from tests.roles.worker_role_support import Works, worker
+from tests.roles.worker_support import alive
+from tests.support import ServerHandle, until
+
+
+@asynccontextmanager
+async def worker_on(server: ServerHandle, redis_url: str, lease: float) -> AsyncIterator[Works]:
+    database = await Database.connect(server.url, name="test", statement_timeout=2.0)
+    try:
+        await migrate.up(database)
+        async with connected(redis_url) as broker, worker(database, broker, lease=lease) as works:
+            yield works
+    finally:
+        await database.close()
+
+
+async def test_an_outcome_waits_for_the_database_to_come_back(
+    postgres_server: ServerHandle,
+    redis_url: str,
+    shared: Path,  # noqa: F811
+) -> None:
+    async with worker_on(postgres_server, redis_url, lease=60.0) as works:
+        go, note = shared / "go", shared / "note"
+        run_id = await works.submit(f"echo $$ > {note}; until [ -e {go} ]; do sleep 0.02; done; echo done")
+        pid = int(await first_line(note))
+        await works.query("CHECKPOINT")  # these servers do not wait for their disks
+        await anyio.to_thread.run_sync(postgres_server.kill)
+        go.touch()
+        await until(lambda: not alive(pid))
+        await anyio.to_thread.run_sync(postgres_server.start)
+        row = await works.ended_row(run_id)
+        assert (row["state"], row["output_tail"], row["attempt"]) == ("completed", "done\n", 1)
+
+
+async def test_a_worker_that_loses_its_lease_kills_its_commands_and_comes_back_as_another(
+    postgres_server: ServerHandle,
+    redis_url: str,
+    shared: Path,  # noqa: F811
+) -> None:
+    async with worker_on(postgres_server, redis_url, lease=3.0) as works:
+        note = shared / "note"
+        run_id = await works.submit(f"echo $$ > {note}; trap '' TERM; while :; do sleep 0.1; done", kill_timeout=60.0)
+        pid = int(await first_line(note))
+        await works.query("CHECKPOINT")  # these servers do not wait for their disks
+        await anyio.to_thread.run_sync(postgres_server.kill)
+        await until(lambda: not alive(pid), 10.0, "the command to be killed")
+        await anyio.to_thread.run_sync(postgres_server.start)
+        row = await works.row_when(run_id, "pending")
+        assert (row["reason"], row["losses"], row["failures"]) == ("lost", 0, 0)
+        await until(lambda: works.query("SELECT 1 FROM workers WHERE state = 'left' AND end_reason = 'lease_lost'"))
+        await until(lambda: works.query("SELECT 1 FROM workers WHERE state = 'live'"))
+        assert (await works.ended_row(await works.submit("true")))["state"] == "completed"

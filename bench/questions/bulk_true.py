@@ -48,6 +48,8 @@ class BulkTrue(Question):
         async with self.bench.system(concurrency=slots) as system:
             await system.post("/api/tasks/batch", bodies.batches([bodies.task()] * warm_up, BATCH))
             await system.until_done(timeout=60)
+            if slots is None:
+                self.note(f"default slots: {await system.database.fetchval('SELECT max(slots) FROM workers')}")
             syncs, used = await system.wal_syncs(), system.processes.cpu()
             result = await system.post("/api/tasks/batch", tasks)
             seconds = await system.until_done(timeout=60 + count / 50) - result.began

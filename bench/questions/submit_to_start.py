@@ -7,7 +7,8 @@ Both clocks are CLOCK_REALTIME of the same machine. The program is a few lines o
 `/bin/date` where there is no compiler, which costs about a millisecond more.
 
 Submits leave at even intervals over kept-alive connections, whether or not earlier ones were answered, at 1, 50 and
-500 a second. Where the time goes is told by the run's own stamps: accepted (committed), claimed, started.
+500 a second. Where the time goes is told by the run's own stamps: when PostgreSQL began its insert (accepted) and its
+claim (claimed).
 """
 
 from __future__ import annotations

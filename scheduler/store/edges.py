@@ -45,7 +45,8 @@ async def judge(
 ) -> list[tuple[UUID | None, EdgeState]]:
     """Return (upstream run, state) for each edge, in order, inside the caller's transaction.
 
-    Upstream runs are locked FOR SHARE, so none can end between this look and the commit: its finish then sees the edge.
+    Upstream runs are locked FOR SHARE, so none can end between this look and the commit. One whose end waits for the
+    lock does not see the edge afterwards, so the caller settles the upstreams once more after its commit.
     A run that is neither in the database nor in `in_batch` comes later in the same batch, and waits.
     """
     fires = await _decided_fires(executor, [edge for edge in edges if edge.upstream_run_id is None])

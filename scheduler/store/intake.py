@@ -13,10 +13,13 @@ from scheduler.domain.errors import Conflict
 from scheduler.domain.lane import lane_of
 from scheduler.domain.run import Queued
 from scheduler.domain.task import TaskSpec
-from scheduler.store.database import Database, Executor
+from scheduler.store.database import Database, Executor, StoreUnavailable
 from scheduler.store.edges import Edge, judge
 from scheduler.store.execution import settle_onward
 from scheduler.store.group_commit import GroupCommit
+from scheduler.telemetry import get_logger
+
+_log = get_logger("store")
 
 
 class NewTask(msgspec.Struct, frozen=True, gc=False):
@@ -117,6 +120,7 @@ class Intake:
             if failure is not None:
                 raise failure
             await batch.skip_hopeless()
+        await self._committed(batch)
         return created
 
     async def create_once(self, new: NewTask, key: str, fingerprint: bytes, ttl: float | None) -> Created | Held:
@@ -126,41 +130,52 @@ class Intake:
         if with another one.
         """
         async with self._database.transaction() as executor:
+            batch = _Batch(executor)
             took = await executor.fetchval("hold_key", new.namespace, key, fingerprint, new.task_id, new.run_id, ttl)
-            if took is not None:
-                batch = _Batch(executor)
-                created = await self._insert(batch, [new])
-                await batch.skip_hopeless()
-                return created[0]
-            held = await executor.fetchrow("held_key", new.namespace, key)
-        if held is None or held["fingerprint"] != fingerprint:
-            raise Conflict("idempotency_key_reused", f"the idempotency key {key!r} was used for another request")
-        return Held(held["task_id"], held["run_id"], held["created_at"])
+            if took is None:
+                held = await executor.fetchrow("held_key", new.namespace, key)
+                if held is None or held["fingerprint"] != fingerprint:
+                    raise Conflict(
+                        "idempotency_key_reused", f"the idempotency key {key!r} was used for another request"
+                    )
+                return Held(held["task_id"], held["run_id"], held["created_at"])
+            created = await self._insert(batch, [new])
+            await batch.skip_hopeless()
+        await self._committed(batch)
+        return created[0]
 
-    async def ensure_lanes(self, executor: Executor, tasks: Iterable[tuple[str, TaskSpec]]) -> None:
-        """Remember the lanes of (namespace, spec) pairs, so that the leader and the workers find them."""
+    async def ensure_lanes(self, executor: Executor, tasks: Iterable[tuple[str, TaskSpec]]) -> set[str]:
+        """Store the lanes of (namespace, spec) pairs, for the leader and the workers to find; return the new ones."""
         unknown = {}
         for namespace, spec in tasks:
             lane = lane_of(namespace, spec.queue, spec.executor, spec.requires)
             if lane not in self._known_lanes:
-                unknown[lane] = (
-                    lane,
-                    namespace,
-                    spec.queue,
-                    spec.executor,
-                    msgspec.json.encode(spec.requires),
-                )
+                unknown[lane] = (lane, namespace, spec.queue, spec.executor, msgspec.json.encode(spec.requires))
         if unknown:
             rows = [unknown[lane] for lane in sorted(unknown)]
             await executor.execute("insert_lanes", *(list(column) for column in zip(*rows, strict=True)))
-            self._known_lanes |= unknown.keys()
+        return set(unknown)
 
     async def _flush_plain(self, new: Sequence[NewTask]) -> list[Created]:
-        await self.ensure_lanes(self._database, ((task.namespace, task.spec) for task in new))
+        self._known_lanes |= await self.ensure_lanes(self._database, ((task.namespace, task.spec) for task in new))
         return await insert_once(self._database, new, [0] * len(new))
 
+    async def _committed(self, batch: _Batch) -> None:
+        """Remember the batch's lanes, and settle edges whose upstream ended while they were being written.
+
+        Such a finish had to wait for our lock, but looked for edges as of before it waited. Should this be cut off, the
+        reconciler finds the edges.
+        """
+        self._known_lanes |= batch.lanes
+        if not batch.upstreams:
+            return
+        try:
+            await settle_onward(self._database, await self._database.fetch("settle", sorted(batch.upstreams), []), ())
+        except StoreUnavailable as error:
+            _log.warning("new edges are left to the reconciler", error=str(error))
+
     async def _insert(self, batch: _Batch, chunk: Sequence[NewTask]) -> list[Created]:
-        await self.ensure_lanes(batch.executor, ((new.namespace, new.spec) for new in chunk))
+        batch.lanes |= await self.ensure_lanes(batch.executor, ((new.namespace, new.spec) for new in chunk))
         return await batch.insert(chunk)
 
 
@@ -172,6 +187,8 @@ class _Batch:
         self._count = 0
         self._runs: set[UUID] = set()
         self._hopeless: list[UUID] = []
+        self.lanes: set[str] = set()
+        self.upstreams: set[UUID] = set()  # runs of others that new edges wait for
 
     async def insert(self, chunk: Sequence[NewTask]) -> list[Created]:
         """Insert one chunk; its edges may point at anything in the same batch, earlier or later."""
@@ -221,6 +238,8 @@ class _Batch:
             for position, edge in enumerate(new.edges):
                 upstream_run_id, state = next(judged)
                 waiting += state == "waiting"
+                if state == "waiting" and upstream_run_id is not None and upstream_run_id not in self._runs:
+                    self.upstreams.add(upstream_run_id)
                 if state == "impossible" and new.run_id is not None:
                     self._hopeless.append(new.run_id)
                 rows.append(

@@ -10,6 +10,7 @@ import pytest
 
 from scheduler.cli import exits
 from tests.cli.conftest import Done, Dts
+from tests.support.waiting import until_sync
 
 
 def submitted(remote: Dts, *words: object) -> Any:
@@ -181,7 +182,14 @@ def test_checkpoints_of_shell_tasks(dts: Dts, tmp_path: Path, monkeypatch: pytes
     assert dts("checkpoint", "load").out == "page 7"
 
 
-def test_a_run_has_no_checkpoint_until_one_is_stored(remote: Dts) -> None:
-    run = submitted(remote, "-c", "--", 'echo 5 > "$DTS_CHECKPOINT_FILE"; sleep 0.1')["last_run"]["id"]
-    ended(remote, run)
-    assert remote("checkpoint", "load", "--run", "00000000-0000-7000-8000-000000000000").code == exits.FAILURE
+def test_the_checkpoint_of_a_run_can_be_read_from_anywhere(remote: Dts) -> None:
+    write = 'echo 5 > "$DTS_CHECKPOINT_FILE.new"; mv "$DTS_CHECKPOINT_FILE.new" "$DTS_CHECKPOINT_FILE"; sleep 600'
+    run = submitted(remote, "-c", "--", write)["last_run"]["id"]
+    assert until_sync(lambda: remote("checkpoint", "load", "--run", run).out, seconds=30) == "5\n"
+    remote("run", "cancel", run)
+    later = submitted(remote, "--delay", "1h", "--", "true")["last_run"]["id"]
+    none = remote("checkpoint", "load", "--run", later)
+    assert (none.code, none.out, none.err) == (exits.FAILURE, "", "")
+    unknown = remote("checkpoint", "load", "--run", "00000000-0000-7000-8000-000000000000")
+    assert (unknown.code, "no run" in unknown.err) == (exits.FAILURE, True)
+    remote("run", "cancel", later)

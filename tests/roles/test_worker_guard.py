@@ -42,7 +42,9 @@ class Guarded:
 
     def note(self, name: str) -> int:
         path = self.notes / name
-        return int(until_sync(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text(), what=name))
+        return int(
+            until_sync(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text(), what=name)
+        )
 
     def tree(self) -> list[int]:
         return [self.note("task"), self.note("daemon")]
@@ -128,7 +130,13 @@ def test_a_signal_to_stop_is_passed_on_and_the_exit_code_is_the_workers(start: t
 
 
 def test_a_worker_that_never_comes_up_is_not_started_again(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "tests/roles/run_guard.py"), "/bin/sh", "-c", f"echo x >> {tmp_path}/n; exit 78"]
+    command = [
+        sys.executable,
+        str(ROOT / "tests/roles/run_guard.py"),
+        "/bin/sh",
+        "-c",
+        f"echo x >> {tmp_path}/n; exit 78",
+    ]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
     assert done.returncode == 78
     assert (tmp_path / "n").read_text() == "x\n"

@@ -248,7 +248,9 @@ def _environ(path: Path) -> bytes:
 
 async def test_a_command_that_closes_all_descriptors_is_awaited_nevertheless(run: Runner, tmp_path: Path) -> None:
     go = tmp_path / "go"
-    process = run.start(python(f"import os, time\nos.closerange(0, 100)\nwhile not os.path.exists({str(go)!r}): time.sleep(0.02)"))
+    process = run.start(
+        python(f"import os, time\nos.closerange(0, 100)\nwhile not os.path.exists({str(go)!r}): time.sleep(0.02)")
+    )
     await until(lambda: not process.pipes)  # both ends of file were seen
     assert process.running
     go.touch()

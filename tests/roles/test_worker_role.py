@@ -110,7 +110,12 @@ async def test_only_the_newest_output_is_kept(works: Works) -> None:
 
 @pytest.mark.parametrize(
     ("written", "problem"),
-    [(b"nonsense", "no key=value"), (b'{"a": "\\u0000"}', "NUL"), (b"\xff=1", "UTF-8"), (b"a=" + b"x" * 300_000, "longer")],
+    [
+        (b"nonsense", "no key=value"),
+        (b'{"a": "\\u0000"}', "NUL"),
+        (b"\xff=1", "UTF-8"),
+        (b"a=" + b"x" * 300_000, "longer"),
+    ],
 )
 async def test_outputs_that_cannot_be_stored_are_said_to_be_so(
     works: Works, shared: Path, written: bytes, problem: str

@@ -83,7 +83,12 @@ async def worker(database: Database, broker: Broker, **settings: Any) -> AsyncIt
     async def role() -> None:
         values = {"concurrency": 4, "drain_timeout": 5.0} | settings
         await run_role(
-            database=database, broker=broker, clock=clock, health=health, stop=works.stop, settings=WorkerSettings(**values)
+            database=database,
+            broker=broker,
+            clock=clock,
+            health=health,
+            stop=works.stop,
+            settings=WorkerSettings(**values),
         )
         works.ended.set()
 

@@ -37,7 +37,9 @@ class Runner:
         self.page = page
         self._fence = 1000
 
-    def start(self, command: str | list[str], *, limit: int = MIB, identity: Identity | None = None, **fields: Any) -> Process:
+    def start(
+        self, command: str | list[str], *, limit: int = MIB, identity: Identity | None = None, **fields: Any
+    ) -> Process:
         self._fence += 1
         arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else command
         environment = {"PATH": DEFAULT_PATH, "DTS_FENCE": str(self._fence), **fields.pop("env", {})}

@@ -7,7 +7,8 @@ import pytest
 
 from scheduler.store.database import Database
 from scheduler.store.execution import Executions
-from tests.support.rows import IDS, add_worker, after, bench, new_task, outcome, run_row
+from tests.support.rows import IDS, add_worker, after, bench, new_task, outcome, run_row, waiting_for_locks
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -152,12 +153,7 @@ async def test_a_cancel_that_commits_while_the_outcome_waits_for_its_lock_is_see
             await transaction.start()
             await connection.execute("UPDATE runs SET cancel_requested = true WHERE id = $1", claim.run_id)
             group.start_soon(b.executions.finish, outcome(claim, "pending", retry_in=60))
-            async with database.session() as observer:
-                while not await observer.fetchval(
-                    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                    " AND datname = current_database()"
-                ):
-                    await anyio.lowlevel.checkpoint()
+            await until(lambda: waiting_for_locks(database), what="the outcome waits for the lock")
             await transaction.commit()
         assert (await run_row(database, claim.run_id))["state"] == "cancelled"
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from uuid import UUID
 
 import anyio
+import asyncpg
 import pytest
 
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput
 from scheduler.domain.task import TaskSpec, encode_spec
 from scheduler.store.database import Database
 from scheduler.store.intake import Created, Held, NewTask
-from tests.support.rows import IDS, after, bench, new_task, outcome, run_row
+from tests.support.rows import IDS, after, bench, new_task, outcome, run_row, waiting_for_locks
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -100,28 +103,38 @@ async def test_a_dependent_of_a_hopeless_run_in_the_same_batch_is_skipped_too(da
     assert (await run_row(database, below.run_id))["state"] == "skipped"
 
 
-async def test_an_edge_that_is_being_inserted_makes_the_upstreams_end_wait(database: Database) -> None:
-    """The end either comes first and is judged at insertion, or comes second and sees the edge: never between."""
+async def test_an_upstream_that_ends_while_its_edge_is_being_inserted_sets_the_dependent_free(
+    database: Database,
+) -> None:
+    """The end waits for the edge's lock and then sees none of the edges, because its snapshot is older."""
     upstream = new_task("upstream")
     dependent = new_task("dependent", [after(upstream)])
+    waits = False
+
+    def chunks() -> Iterator[list[NewTask]]:
+        yield [dependent]
+        while not waits:
+            yield []  # keeps the transaction open
+
     async with bench(database) as b:
         claim = await b.claim(await b.intake.create(upstream))
-        finished = anyio.Event()
-
-        async def finish() -> None:
-            await b.executions.finish(outcome(claim))
-            finished.set()
-
         async with anyio.create_task_group() as group:
+            group.start_soon(b.intake.create_batch, chunks())
+            await until(lambda: _is_locked(database, claim.run_id), what="the edge holds its lock")
+            group.start_soon(b.executions.finish, outcome(claim))
+            await until(lambda: waiting_for_locks(database), what="the end waits for the lock")
+            waits = True
+    row = await run_row(database, dependent.run_id)
+    assert (row["state"], row["unmet"]) == ("pending", 0)
 
-            def chunks() -> Iterator[list[NewTask]]:
-                yield [dependent]
-                group.start_soon(finish)
-                yield [new_task()]
 
-            await b.intake.create_batch(chunks())
-            await finished.wait()
-    assert (await run_row(database, dependent.run_id))["state"] == "queued"
+async def _is_locked(database: Database, run_id: UUID) -> bool:
+    async with database.session() as connection:
+        try:
+            await connection.execute("SELECT FROM runs WHERE id = $1 FOR UPDATE NOWAIT", run_id)
+        except asyncpg.LockNotAvailableError:
+            return True
+        return False
 
 
 async def test_an_idempotency_key_returns_the_first_task_and_refuses_another_request(database: Database) -> None:

@@ -32,7 +32,7 @@ async def test_what_main_raises_arrives() -> None:
     async def main(_: anyio.Event) -> None:
         raise LookupError("gone")
 
-    with pytest.raises(BaseExceptionGroup) as caught, anyio.fail_after(5):  # noqa: PT012
+    with pytest.raises(BaseExceptionGroup) as caught, anyio.fail_after(5):
         async with anyio.create_task_group() as group:
             group.start_soon(apart(main), anyio.Event())
     assert caught.group_contains(LookupError, match="gone") if hasattr(caught, "group_contains") else True

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,10 +15,10 @@ import pytest
 
 from scheduler.broker import Broker
 from scheduler.domain.clock import SystemClock
+from scheduler.health import Health
 from scheduler.service import Service
 from scheduler.store.database import Database
 from scheduler.store.intake import Intake
-from scheduler.health import Health
 from scheduler.worker import linux, tree
 from tests.roles.test_worker_role import first_line, shared  # noqa: F401
 from tests.roles.worker_role_support import Works
@@ -41,7 +41,7 @@ async def works_with(database: Database, redis_url: str) -> AsyncIterator[Works]
 
 
 @pytest.fixture
-async def guard(database_url: str, redis_url: str) -> AsyncIterator[subprocess.Popen[bytes]]:
+def guard(database_url: str, redis_url: str) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -56,7 +56,7 @@ async def guard(database_url: str, redis_url: str) -> AsyncIterator[subprocess.P
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    await anyio.to_thread.run_sync(process.wait)
+    process.wait()
 
 
 def worker_of(guard: subprocess.Popen[bytes]) -> int:
@@ -74,7 +74,7 @@ async def test_a_killed_worker_is_replaced_and_its_runs_move_at_once(
         run_id = await works.submit(f"id -un > {note}.user; echo $$ > {note}; exec sleep 1000")
         pid = int(await first_line(note))
         if os.geteuid() == 0:
-            assert Path(f"{note}.user").read_text() == "nobody\n"
+            assert await first_line(shared / "note.user") == "nobody"
         os.kill(worker_of(guard), signal.SIGKILL)
         await until(lambda: not alive(pid))
         row = await works.row_when(run_id, "pending")

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from scheduler.worker import linux
+from scheduler.worker import linux, tree
 from scheduler.worker.identity import identity_of
 from scheduler.worker.machine import keep_descriptors_private
 from scheduler.worker.processes import LeaseLost
@@ -27,6 +27,14 @@ async def run() -> AsyncIterator[Runner]:
     linux.become_subreaper()
     async with runner() as made:
         yield made
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def own_status(field: str) -> list[str]:
+    return Path("/proc/self/status").read_text().split(f"{field}:")[1].splitlines()[0].split()
 
 
 async def first_line(path: Path) -> str:
@@ -68,11 +76,10 @@ async def test_standard_input_is_empty_or_what_the_task_says(run: Runner) -> Non
     assert printed(await run.run(["cat"], stdin=b"a" * 300_000)) == b"a" * 300_000
 
 
-async def test_directory_and_umask_are_the_commands_own(run: Runner, tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    before, mask = Path.cwd(), os.umask(0o022)
+async def test_directory_and_umask_are_the_commands_own(run: Runner) -> None:
+    before, mask = os.getcwd(), os.umask(0o022)  # noqa: PTH109
     assert printed(await run.run("pwd; umask", directory="/usr", umask=0o077)) == b"/usr\n0077\n"
-    assert Path.cwd() == before
+    assert os.getcwd() == before  # noqa: PTH109
     assert os.umask(mask) == 0o022
     assert printed(await run.run("pwd; umask")) == b"/\n0022\n"
 
@@ -90,7 +97,7 @@ async def test_a_command_runs_as_the_user_it_names_and_the_worker_stays_root(run
     assert {line.split()[1] for line in lines[5:7]} == {"0" * 16}
     assert lines[7] == "denied"
     assert os.getresuid() == (0, 0, 0)
-    assert "0" * 16 not in Path("/proc/self/status").read_text().split("CapEff:")[1].split()[0]
+    assert own_status("CapEff") != ["0" * 16]
     assert printed(await run.run("id -u")) == b"0\n"
 
 
@@ -111,18 +118,18 @@ async def test_a_command_runs_as_the_user_it_names_and_the_worker_stays_root(run
 async def test_what_cannot_start_says_precisely_why_and_leaves_nothing_behind(
     run: Runner, arguments: list[str], fields: dict[str, object], what: str
 ) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     with pytest.raises(SpawnError) as caught:
         run.start(arguments, **fields)
     assert caught.value.what == what
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
     assert run.page.tree_empty
     assert os.geteuid() == os.getresuid()[0]
 
 
 @as_root
 async def test_a_directory_that_the_user_may_not_enter_is_said_to_be_that(run: Runner, tmp_path: Path) -> None:
-    tmp_path.chmod(0o700)
+    os.chmod(tmp_path, 0o700)  # noqa: PTH101
     with pytest.raises(SpawnError) as caught:
         run.start("true", directory=str(tmp_path), identity=identity_of("nobody"))
     assert caught.value.what == "workdir_not_permitted"
@@ -235,15 +242,7 @@ time.sleep(1000)
     with anyio.fail_after(20):
         await process.gone
     assert run.processes.empty
-    left = [p for p in Path("/proc").glob("[0-9]*/environ") if _environ(p).find(b"MARK=bomb") >= 0]
-    assert not left
-
-
-def _environ(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
+    assert not [pid for pid in tree.all_processes() if tree.environment_value(pid, "MARK") == "bomb"]
 
 
 async def test_a_command_that_closes_all_descriptors_is_awaited_nevertheless(run: Runner, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_every_statement_says_what_it_does() -> None:
 
 
 def test_every_transition_of_a_run_that_a_statement_announces_is_one_of_the_machine() -> None:
-    """A statement that says `x → y` with run states on both sides must name a documented transition."""
+    """A statement that says `x → y` with run states on both sides must name a documented transition (or change nothing but counters)."""
     states = set(TRANSITIONS)
     for name, text in STATEMENTS.items():
         for line in (line for line in text.splitlines() if line.startswith("-- ") and "→" in line):
@@ -53,4 +53,4 @@ def test_every_transition_of_a_run_that_a_statement_announces_is_one_of_the_mach
             ends = [word for word in re.findall(r"\w+", re.split("[,:;]", targets)[0]) if word in states]
             for source in sources:
                 for end in ends:
-                    assert end in TRANSITIONS[source], f"{name}: {source} → {end} is no transition"
+                    assert end == source or end in TRANSITIONS[source], f"{name}: {source} → {end} is no transition"

@@ -135,7 +135,7 @@ class Guard:
             self._timer.set(0)  # it starts nothing before it has a lease again, and then it wakes us
         else:
             self._timer.set(now + 1.0)  # again, should the worker be stuck in the kernel
-            pass
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             tree.kill_all(self._tasks)
 
     def _tasks(self) -> list[tree.Stat]:

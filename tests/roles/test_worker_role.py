@@ -46,7 +46,7 @@ async def first_line(path: Path) -> str:
 async def test_a_run_completes_with_its_output_and_outputs(works: Works) -> None:
     run_id = await works.submit('echo hello; echo "rows=17" > "$DTS_OUTPUT_FILE"; echo "$DTS_RUN_ID $DTS_ATTEMPT"')
     row = await works.ended_row(run_id)
-    assert (row["state"], row["exit_code"], row["reason"]) == ("completed", 0, None)
+    assert (row["state"], row["exit_code"], row["reason"]) == ("completed", 0, "exit:0")
     assert row["output_tail"] == f"hello\n{run_id} 1\n"
     assert msgspec.json.decode(row["outputs"]) == {"rows": "17"}
     assert await works.output(run_id) == row["output_tail"].encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -92,11 +93,16 @@ async def worker(database: Database, broker: Broker, **settings: Any) -> AsyncIt
         )
         works.ended.set()
 
-    async with Service("test", health=health) as service:
-        service.start("intake", intake.run)
-        service.start("broker", broker.run, health)
-        service.start("worker", role)
-        yield works
-        works.stop.set()
-        with anyio.fail_after(20):
-            await works.ended.wait()
+    directory = os.open(".", os.O_RDONLY)  # a worker has its own, and this process is not only a worker
+    try:
+        async with Service("test", health=health) as service:
+            service.start("intake", intake.run)
+            service.start("broker", broker.run, health)
+            service.start("worker", role)
+            yield works
+            works.stop.set()
+            with anyio.fail_after(20):
+                await works.ended.wait()
+    finally:
+        os.fchdir(directory)
+        os.close(directory)

@@ -43,22 +43,16 @@ class Role(Protocol):
         ...
 
 
-def _as_it_is(main: process.Main) -> process.Main:
-    return main
-
-
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     """A role with what it needs of the database: the size of its pool, and settings of each session.
 
-    `extra` asks for further pools: the name of the argument that takes one, and its size. `around` wraps the process's
-    main function, to say on which thread it runs.
+    `extra` asks for further pools: the name of the argument that takes one, and its size.
     """
 
     run: Role
     connections: int
     session: Mapping[str, str] = {}
     extra: Mapping[str, int] = {}
-    around: Callable[[process.Main], process.Main] = _as_it_is
 
 
 class _SchemaMissing(Unavailable):
@@ -97,7 +91,7 @@ def run_role(name: str, config: Config) -> int:
     async def main(stop: anyio.Event) -> None:
         await _run(wiring, name, config, stop)
 
-    return process.run_process(wiring.around(main))
+    return process.run_process(main)
 
 
 async def _run(wiring: Wiring, name: str, config: Config, stop: anyio.Event) -> None:
@@ -185,7 +179,6 @@ def _scheduler(config: Config) -> Wiring:
 
 
 def _worker(config: Config) -> Wiring:
-    from scheduler.worker.apart import apart  # noqa: PLC0415
     from scheduler.worker.role import run  # noqa: PLC0415
     from scheduler.worker.settings import WorkerSettings  # noqa: PLC0415
 
@@ -206,7 +199,6 @@ def _worker(config: Config) -> Wiring:
         run=partial(run, settings=settings),
         connections=config.database.pool,
         extra={"lease_database": 1},
-        around=apart,
     )
 
 

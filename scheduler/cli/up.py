@@ -39,7 +39,7 @@ def up(loaded: configuration.Loaded) -> int:
                 redis_url=config.redis.url,
             )
             port = _free_port(config.api.host, config.api.port)
-            return _Up(plan, config, port).run()
+            return _Up(plan, loaded, port).run()
     except InUse as error:
         return _refuse(exits.RETRY, str(error))
     except (MissingBinary, NoAccount) as error:
@@ -77,11 +77,13 @@ def _free_port(host: str, port: int) -> int:
 
 
 class _Up:
-    def __init__(self, plan: Plan, config: configuration.Config, port: int) -> None:
+    def __init__(self, plan: Plan, loaded: configuration.Loaded, port: int) -> None:
+        config = loaded.config
         self._plan = plan
         self._config = config
         self._port = port
         self._settings: dict[str, object] = {
+            **loaded.given(),
             "database.url": plan.database_url,
             "redis.url": plan.redis_url,
             "api.port": port,

@@ -29,6 +29,12 @@ class Loaded(msgspec.Struct, frozen=True):
     config: Config
     sources: dict[str, str]
 
+    def given(self) -> dict[str, object]:
+        """Return the settings that are no defaults, by `section.key`."""
+        return {
+            name: getattr(getattr(self.config, name.partition(".")[0]), name.partition(".")[2]) for name in self.sources
+        }
+
 
 def load(
     flags: Mapping[str, object] | None = None,
@@ -56,10 +62,13 @@ def load(
 
 def to_environment(values: Mapping[str, object]) -> dict[str, str]:
     """Return the variables that make `load` in another process see these settings."""
-    return {
-        f"DTS_{name.replace('.', '__').upper()}": ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        for name, value in values.items()
-    }
+    return {f"DTS_{name.replace('.', '__').upper()}": _as_text(value) for name, value in values.items()}
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, dict):
+        return ",".join(f"{key}={item}" for key, item in value.items())
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def redact_url(url: str) -> str:

@@ -83,7 +83,9 @@ class Executions:
         self._worker_id = worker_id
         self._lanes_open = lanes_open
         self._on_settled = on_settled
-        self._outcomes: GroupCommit[Outcome, Finished] = GroupCommit(self._flush, max_batch=500)
+        self._outcomes: GroupCommit[Outcome, Finished] = GroupCommit(
+            self._flush, max_batch=500, spacing=float(__import__("os").environ.get("SP", "0.005"))
+        )
 
     async def claim(self, offers: Sequence[tuple[UUID, int]]) -> list[Claim]:
         """Take (run id, dispatch_seq) offers: queued → running. Those that no longer stand are left out."""

@@ -1,7 +1,8 @@
 """Group commit: whatever waits when the previous flush returns goes into the next one.
 
-There is no timer. An idle system flushes a single item at once; a busy one batches by itself, because items gather
-while a flush is under way. One bad item cannot fail its neighbours: a batch that the database refuses is split in
+An idle system flushes a single item at once; a busy one batches by itself, because items gather while a flush is under
+way. Where a statement costs far more than a row of it, `spacing` keeps flushes so many seconds apart (measured from
+start to start), so that the first item after a quiet moment still waits for nothing. One bad item cannot fail its neighbours: a batch that the database refuses is split in
 halves until the refusal stands alone. Deadlocks and serialisation failures are run again, since nothing was applied.
 """
 
@@ -14,6 +15,7 @@ from typing import Generic, TypeVar
 
 import anyio
 
+from scheduler.service import sleep
 from scheduler.store.database import RETRYABLE, StoreUnavailable
 
 Item = TypeVar("Item")
@@ -30,9 +32,14 @@ class GroupCommit(Generic[Item, Result]):
     """
 
     def __init__(
-        self, flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], *, max_batch: int = 1000
+        self,
+        flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        *,
+        max_batch: int = 1000,
+        spacing: float = 0.0,
     ) -> None:
         self._flush = flush
+        self._spacing = spacing
         self._max_batch = max_batch
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._arrived = asyncio.Event()
@@ -52,10 +59,16 @@ class GroupCommit(Generic[Item, Result]):
     async def run(self) -> None:
         """Flush until cancelled; a flush under way is finished first, so that nobody is left without an answer."""
         try:
+            not_before = 0.0
             while True:
                 if not self._waiting:
                     self._arrived.clear()
                     await self._arrived.wait()
+                if self._spacing:
+                    now = anyio.current_time()
+                    if now < not_before:
+                        await sleep(not_before - now)
+                    not_before = max(now, not_before) + self._spacing
                 batch = self._take()
                 if batch:
                     with anyio.CancelScope(shield=True):

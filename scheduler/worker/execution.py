@@ -139,7 +139,10 @@ class Attempts:
         first = attempt.stop is None
         attempt.stop = why
         if first and attempt.execution is not None and not attempt.execution.gone.done():
-            self._group.start_soon(bring_to_end, attempt, self._keeper, name=f"stop {fence}")
+            self._bring_to_end(attempt)
+
+    def _bring_to_end(self, attempt: Attempt) -> None:
+        self._group.start_soon(bring_to_end, attempt, self._keeper, name=f"stop {attempt.claim.fence}")
 
     def stop_all(self, why: Stop) -> None:
         """Make every attempt end."""
@@ -227,7 +230,11 @@ class Attempts:
         if attempt.stop is not None:
             return
         launch = self._launcher.launch(claim, spec, identity, files)
-        attempt.execution = executor.start(launch, spec, claim.fence, capture)
+        attempt.execution = await executor.start(launch, spec, claim.fence, capture)
+        if attempt.stop == "lease":  # it came while the command was starting
+            attempt.execution.kill()
+        elif attempt.stop is not None:
+            self._bring_to_end(attempt)
         attempt.started = self._clock.monotonic()
         if spec.timeout is not None:
             attempt.deadline = attempt.started + float(spec.timeout)

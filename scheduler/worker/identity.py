@@ -2,8 +2,7 @@
 
 A child inherits the credentials, working directory and umask of the thread that spawns it. So the spawning thread
 takes them on, spawns, and goes back to its own, which it keeps as its saved ids meanwhile. That is a few system calls
-instead of a fork of the whole worker. Nothing else runs on that thread in between; see `scheduler.worker.apart` for
-why it is not the first thread of the process.
+instead of a fork of the whole worker. Nothing else runs on that thread, see `scheduler.worker.threads`.
 """
 
 from __future__ import annotations
@@ -88,10 +87,6 @@ class Disguise:
         self._umask = umask
         self._changed_directory = False
         self._changed_umask = False
-
-    def may_become(self, identity: Identity) -> bool:
-        """Say whether this worker is allowed to run commands as that user."""
-        return self._uid in (0, identity.uid)
 
     def put_on(self, identity: Identity, directory: str | None, umask: int | None) -> None:
         """Become `identity`, then enter `directory`. Raises OSError if it may not; call `take_off` either way."""

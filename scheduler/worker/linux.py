@@ -14,6 +14,7 @@ import sys
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _CLOCK_BOOTTIME = 7
+_CLONE_FS = 0x200
 _TFD_TIMER_ABSTIME = 1
 
 _CREDENTIAL_CALLS = {  # machine: setgroups, setresuid, setresgid
@@ -44,6 +45,11 @@ def become_subreaper() -> None:
 def forbid_inspection() -> None:
     """Keep processes of the same user from reading this one's memory, environment and open files."""
     _checked(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
+
+
+def unshare_directory() -> None:
+    """Give the calling thread a working directory and umask of its own."""
+    _checked(_libc.unshare(_CLONE_FS))
 
 
 def set_thread_groups(groups: tuple[int, ...]) -> None:

@@ -21,7 +21,7 @@ from scheduler.worker.page import VARIABLE, LeasePage
 from scheduler.worker.processes import Processes
 from scheduler.worker.scratch import Scratch
 from scheduler.worker.settings import WorkerSettings
-from scheduler.worker.spawn import Spawner
+from scheduler.worker.threads import SpawnThreads
 
 _log = get_logger("worker")
 
@@ -30,7 +30,7 @@ class Machine(msgspec.Struct, frozen=True):
     """The parts, made once."""
 
     page: LeasePage
-    spawner: Spawner
+    threads: SpawnThreads
     processes: Processes
     scratch: Scratch
     launcher: Launcher
@@ -47,12 +47,12 @@ class Machine(msgspec.Struct, frozen=True):
             linux.become_subreaper()
             linux.forbid_inspection()
             keep_descriptors_private()
-        spawner = Spawner(default.directory)
-        processes = Processes(spawner, page, clock, sole=guard is not None)
+        threads = SpawnThreads(default.directory)
+        processes = Processes(threads, page, clock, sole=guard is not None)
         executor = ProcessExecutor(processes)
         return cls(
             page,
-            spawner,
+            threads,
             processes,
             Scratch(settings.state_dir, default.uid),
             Launcher(default, settings.api_url),
@@ -63,7 +63,7 @@ class Machine(msgspec.Struct, frozen=True):
     def close(self) -> None:
         """Release everything; no command may be running."""
         self.processes.close()
-        self.spawner.close()
+        self.threads.close()
         self.scratch.close()
 
 

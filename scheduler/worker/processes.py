@@ -17,12 +17,15 @@ import termios
 import threading
 from functools import partial
 
+import anyio
+
 from scheduler.domain.clock import Clock
 from scheduler.worker import linux
 from scheduler.worker.capture import Capture, Stream
 from scheduler.worker.orphans import Orphans
 from scheduler.worker.page import LeasePage
-from scheduler.worker.spawn import Child, Launch, Spawner
+from scheduler.worker.spawn import Child, Launch
+from scheduler.worker.threads import SpawnThreads
 from scheduler.worker.watch import EpollWatcher, LoopWatcher, Watcher
 
 _READ = 64 * 1024
@@ -76,17 +79,19 @@ class Process:
 
 
 class Processes:
-    """Everything that this worker has started. Belongs to one event loop and one thread, that of its spawner.
+    """Everything that this worker has started. Belongs to one event loop.
 
     `sole` says that every child of this process is a task's (a worker of its own): then children of unknown origin are
     killed too, otherwise they are left alone.
     """
 
-    def __init__(self, spawner: Spawner, page: LeasePage, clock: Clock, *, sole: bool) -> None:
+    def __init__(self, threads: SpawnThreads, page: LeasePage, clock: Clock, *, sole: bool) -> None:
         self._page = page
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._spawner = spawner
+        self._threads = threads
+        self._starting = 0
+        self._forbidden = False
         self._watcher: Watcher = (EpollWatcher if linux.SUPPORTED else LoopWatcher)(self._loop, self._settle)
         self._live: dict[int, Process] = {}  # by pid, until gone
         self._ended: list[Process] = []  # main process has ended since the last settling
@@ -98,20 +103,21 @@ class Processes:
     @property
     def empty(self) -> bool:
         """Whether no process of any task is left."""
-        return not self._live and not (self._orphans and self._orphans.alive)
+        return not self._starting and not self._live and not (self._orphans and self._orphans.alive)
 
-    def start(self, launch: Launch, fence: int, capture: Capture) -> Process:
+    async def start(self, launch: Launch, fence: int, capture: Capture) -> Process:
         """Start a command. Raises SpawnError, or LeaseLost if it is no longer ours to start."""
-        self._page.tree_empty = (
-            False  # first this, then the look at the deadline: the guard does it the other way round
-        )
+        # First this, then the look at the deadline: the guard does it the other way round.
+        self._page.tree_empty = False
+        self._starting += 1
         try:
-            if 0 < self._page.deadline <= self._clock.boottime():
-                raise LeaseLost
-            child = self._spawner.spawn(launch)
+            with anyio.CancelScope(shield=True):
+                child = await self._threads.spawn(launch, self._check_lease)
         except BaseException:
+            self._starting -= 1
             self._page.tree_empty = self.empty
             raise
+        self._starting -= 1
         process = Process(self, child, fence, capture, self._loop.create_future(), self._clock.monotonic())
         self._live[child.pid] = process
         if child.pidfd >= 0:
@@ -121,6 +127,11 @@ class Processes:
         self._unwatched += ((process, child.stdout), (process, child.stderr))
         self._tick_soon()
         return process
+
+    def _check_lease(self) -> None:
+        """Refuse to start anything once the lease has run out. Called from other threads."""
+        if self._forbidden or 0 < self._page.deadline <= self._clock.boottime():
+            raise LeaseLost
 
     def signal(self, process: Process, number: int) -> None:
         """Signal every process of the tree, and let stopped ones act on it."""
@@ -139,7 +150,8 @@ class Processes:
             self._orphans.kill_tree(process)
 
     def kill_everything(self) -> None:
-        """Kill all trees, for when this worker must not go on."""
+        """Kill all trees, and start no more, for when this worker must not go on."""
+        self._forbidden = True
         for process in list(self._live.values()):
             self.kill(process)
 

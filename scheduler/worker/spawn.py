@@ -18,6 +18,7 @@ import msgspec
 
 from scheduler.worker import linux
 from scheduler.worker.identity import Disguise, Identity
+from scheduler.worker.posix import SpawnAttributes
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_UMASK = 0o022
@@ -83,11 +84,8 @@ class Spawner:
         self._disguise = Disguise(directory, DEFAULT_UMASK)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         # Caught signals are reset by executing, ignored ones (Python ignores SIGPIPE; nohup, SIGHUP) are not.
-        self._ignored = [number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN]
-
-    def may_become(self, identity: Identity) -> bool:
-        """Say whether this worker is allowed to run commands as that user."""
-        return self._disguise.may_become(identity)
+        ignored = [number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN]
+        self._attributes = SpawnAttributes(ignored) if linux.SUPPORTED else None
 
     def spawn(self, launch: Launch) -> Child:
         """Start the command. Raises SpawnError; nothing is left behind then."""
@@ -140,26 +138,15 @@ class Spawner:
             arguments = [*launch.prefix, path, *launch.arguments[1:]]
             launch = msgspec.structs.replace(launch, arguments=arguments, prefix=())
             path = arguments[0]
-        if not linux.SUPPORTED:
+        if self._attributes is None:
             return _portable_execute(path, launch, stdio)
         try:
-            return self._posix_spawn(path, list(launch.arguments), launch, stdio)
+            return self._attributes.spawn(path, launch.arguments, launch.environment, stdio)
         except OSError as error:
             if error.errno != errno.ENOEXEC:
                 raise
         # A script without `#!`: as a shell, `execvp` and every cron do, hand it to /bin/sh.
-        return self._posix_spawn("/bin/sh", ["/bin/sh", path, *launch.arguments[1:]], launch, stdio)
-
-    def _posix_spawn(self, path: str, arguments: list[str], launch: Launch, stdio: tuple[int, int, int]) -> int:
-        return os.posix_spawn(
-            path,
-            arguments,
-            launch.environment,
-            file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio)],
-            setsid=True,
-            setsigmask=(),
-            setsigdef=self._ignored,
-        )
+        return self._attributes.spawn("/bin/sh", ["/bin/sh", path, *launch.arguments[1:]], launch.environment, stdio)
 
     def close(self) -> None:
         """Release what it holds."""

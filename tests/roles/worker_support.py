@@ -16,7 +16,8 @@ from scheduler.worker.capture import Capture
 from scheduler.worker.identity import Identity, current_identity
 from scheduler.worker.page import LeasePage
 from scheduler.worker.processes import Process, Processes
-from scheduler.worker.spawn import DEFAULT_PATH, Launch, Spawner
+from scheduler.worker.spawn import DEFAULT_PATH, Launch
+from scheduler.worker.threads import SpawnThreads
 
 MIB = 1024 * 1024
 
@@ -37,17 +38,17 @@ class Runner:
         self.page = page
         self._fence = 1000
 
-    def start(
+    async def start(
         self, command: str | list[str], *, limit: int = MIB, identity: Identity | None = None, **fields: Any
     ) -> Process:
         self._fence += 1
         arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else command
         environment = {"PATH": DEFAULT_PATH, "DTS_FENCE": str(self._fence), **fields.pop("env", {})}
         launch = Launch(arguments, environment, identity or current_identity(), **fields)
-        return self.processes.start(launch, self._fence, Capture(limit))
+        return await self.processes.start(launch, self._fence, Capture(limit))
 
     async def run(self, command: str | list[str], **fields: Any) -> Process:
-        process = self.start(command, **fields)
+        process = await self.start(command, **fields)
         with anyio.fail_after(20):
             await process.gone
         return process
@@ -59,17 +60,15 @@ def printed(process: Process, stream: str | None = None) -> bytes:
 
 @asynccontextmanager
 async def runner() -> AsyncIterator[Runner]:
-    directory = Path.cwd()
     page = LeasePage.private()
-    spawner = Spawner("/")
-    processes = Processes(spawner, page, SystemClock(), sole=False)
+    threads = SpawnThreads("/")
+    processes = Processes(threads, page, SystemClock(), sole=False)
     try:
         yield Runner(processes, page)
     finally:
         processes.kill_everything()
         processes.close()
-        spawner.close()
-        os.chdir(directory)
+        threads.close()
 
 
 def python(script: str) -> list[str]:

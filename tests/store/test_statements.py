@@ -39,7 +39,11 @@ def test_an_unknown_fragment_and_a_name_in_two_files_are_refused(tmp_path: Path)
 
 
 def test_every_statement_says_what_it_does() -> None:
-    headless = [name for name, text in STATEMENTS.items() if not re.match(r"-- .*(→|reads|keeps|locks|writes|adds|deletes|ends)", text)]
+    headless = [
+        name
+        for name, text in STATEMENTS.items()
+        if not re.match(r"-- .*(→|reads|keeps|locks|writes|adds|deletes|ends)", text)
+    ]
     assert headless == []
 
 

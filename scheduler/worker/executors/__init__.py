@@ -37,6 +37,6 @@ class Executor(Protocol):
     name: str
     containment: str
 
-    def start(self, launch: Launch, spec: TaskSpec, fence: int, capture: Capture) -> Execution:
+    async def start(self, launch: Launch, spec: TaskSpec, fence: int, capture: Capture) -> Execution:
         """Start a command. Raises SpawnError, or LeaseLost if it is no longer this worker's to start."""
         ...

@@ -22,11 +22,11 @@ class ProcessExecutor:
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
 
-    def start(self, launch: Launch, spec: TaskSpec, fence: int, capture: Capture) -> Process:
+    async def start(self, launch: Launch, spec: TaskSpec, fence: int, capture: Capture) -> Process:
         """Start a command. Raises SpawnError or LeaseLost."""
         if spec.limits != _NO_LIMITS:
             launch = msgspec.structs.replace(launch, prefix=limiting(spec.limits))
-        return self._processes.start(launch, fence, capture)
+        return await self._processes.start(launch, fence, capture)
 
 
 def limiting(limits: Limits) -> list[str]:

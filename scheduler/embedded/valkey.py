@@ -54,7 +54,7 @@ class ValkeyServer:
             "dir": str(self._data),
             "pidfile": str(self._data / "valkey.pid"),
             "databases": str(self._databases),
-            "appendonly": "yes",
+            "appendonly": "no",
             "save": "",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",

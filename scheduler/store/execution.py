@@ -13,6 +13,9 @@ from scheduler.domain.run import Claim, Outcome, Queued, RunState
 from scheduler.store.database import Database, Executor
 from scheduler.store.group_commit import GroupCommit
 
+_SPACING = 0.01
+"""Seconds between reports of a busy worker: one costs PostgreSQL about 300 µs, and 20 µs for each outcome in it."""
+
 NIL_UUID = UUID(int=0)
 
 
@@ -83,9 +86,7 @@ class Executions:
         self._worker_id = worker_id
         self._lanes_open = lanes_open
         self._on_settled = on_settled
-        self._outcomes: GroupCommit[Outcome, Finished] = GroupCommit(
-            self._flush, max_batch=500, spacing=float(__import__("os").environ.get("SP", "0.005"))
-        )
+        self._outcomes: GroupCommit[Outcome, Finished] = GroupCommit(self._flush, max_batch=500, spacing=_SPACING)
 
     async def claim(self, offers: Sequence[tuple[UUID, int]]) -> list[Claim]:
         """Take (run id, dispatch_seq) offers: queued → running. Those that no longer stand are left out."""

@@ -1,8 +1,11 @@
 """Group commit: whatever waits when the previous flush returns goes into the next one.
 
 An idle system flushes a single item at once; a busy one batches by itself, because items gather while a flush is under
-way. Where a statement costs far more than a row of it, `spacing` keeps flushes so many seconds apart (measured from
-start to start), so that the first item after a quiet moment still waits for nothing. One bad item cannot fail its neighbours: a batch that the database refuses is split in
+way. Where a statement costs far more than a row of it, `spacing` keeps busy flushes apart: after a batch of `_FULL`
+items or more the next starts `spacing` seconds after this one did, after a smaller batch sooner in proportion. Single
+items so wait for next to nothing, and under load the batches grow until they are worth their statement.
+
+One bad item cannot fail its neighbours: a batch that the database refuses is split in
 halves until the refusal stands alone. Deadlocks and serialisation failures are run again, since nothing was applied.
 """
 
@@ -22,6 +25,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _ATTEMPTS = 5
+_FULL = 8
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -64,12 +68,10 @@ class GroupCommit(Generic[Item, Result]):
                 if not self._waiting:
                     self._arrived.clear()
                     await self._arrived.wait()
-                if self._spacing:
-                    now = anyio.current_time()
-                    if now < not_before:
-                        await sleep(not_before - now)
-                    not_before = max(now, not_before) + self._spacing
+                if (early := not_before - anyio.current_time()) > 0:
+                    await sleep(early)
                 batch = self._take()
+                not_before = anyio.current_time() + self._spacing * min(1.0, len(batch) / _FULL)
                 if batch:
                     with anyio.CancelScope(shield=True):
                         await self._settle(batch)

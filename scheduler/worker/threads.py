@@ -35,7 +35,7 @@ class _Job(msgspec.Struct, gc=False):
 class SpawnThreads:
     """Starts commands, at most `count` at the same moment. Belongs to the event loop that made it."""
 
-    def __init__(self, directory: str, count: int = 2) -> None:
+    def __init__(self, directory: str, count: int = 4) -> None:
         self._loop = asyncio.get_running_loop()
         self._directory = directory
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()

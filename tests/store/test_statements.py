@@ -48,7 +48,7 @@ def test_every_statement_says_what_it_does() -> None:
 
 
 def test_every_transition_of_a_run_that_a_statement_announces_is_one_of_the_machine() -> None:
-    """A statement that says `x → y` with run states on both sides must name a documented transition (or change nothing but counters)."""
+    """`x → y` with run states on both sides must be a documented transition, or change nothing but counters."""
     states = set(TRANSITIONS)
     for name, text in STATEMENTS.items():
         for line in (line for line in text.splitlines() if line.startswith("-- ") and "→" in line):

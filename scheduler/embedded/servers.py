@@ -68,13 +68,7 @@ async def _keep_valkey(plan: Plan, progress: Progress, *, task_status: anyio.abc
 
     async def round_(status: anyio.abc.TaskStatus[None]) -> None:
         await server.prepare()
-        try:
-            await serve(server.command(), task_status=status)
-        except ServerFailed as error:
-            _log.warning("Valkey cannot read what it stored, which is no loss: it starts anew", error=str(error))
-            server.forget()
-            await server.prepare()
-            await serve(server.command(), task_status=status)
+        await serve(server.command(), task_status=status)
 
     await _keep("Valkey", round_, progress, task_status)
 

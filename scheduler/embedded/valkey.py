@@ -1,4 +1,7 @@
-"""Valkey (or Redis) on a private directory and a unix socket. What it holds can be lost: PostgreSQL is the truth."""
+"""Valkey (or Redis) on a private directory and a unix socket.
+
+It stores nothing: PostgreSQL is the truth, and what Valkey holds is made again from it.
+"""
 
 from __future__ import annotations
 
@@ -35,15 +38,6 @@ class ValkeyServer:
         give(self._sockets, self._account)
         give(self._data, self._account)
         await stop_leftover(self._data / "valkey.pid", program="-server", directory=self._data, signals=_TERM)
-
-    def forget(self) -> None:
-        """Move everything stored aside: for a server that refuses to start on what it finds."""
-        old = self._data.with_name(self._data.name + ".damaged")
-        for file in sorted(old.glob("**/*"), reverse=True):
-            file.rmdir() if file.is_dir() else file.unlink()
-        if old.exists():
-            old.rmdir()
-        self._data.rename(old)
 
     def command(self) -> Command:
         """Return how to run the server. It must never evict: a lost entry would look like one never written."""

@@ -117,6 +117,7 @@ async def test_a_restart_that_kept_its_data_is_another_incarnation(
     runs = queued(2)
     await own_broker.push(runs)
     before = await own_broker.incarnation()
+    await raw(own_broker, "SAVE")
     async with down(redis_server, own_broker):
         pass
     await until(lambda: answers(own_broker))

@@ -41,16 +41,16 @@ async def query(plan: Plan, sql: str) -> object:
 async def remember(plan: Plan) -> None:
     await query(plan, "CREATE TABLE kept AS SELECT 42 AS n")
     async with redis.asyncio.Redis.from_url(plan.redis_url) as client:
-        await client.set("kept", 42)
-        await client.execute_command("WAITAOF", 1, 0, 5000)
+        await client.set("lost", 42)
 
 
 async def recall(plan: Plan) -> bool:
+    """Say whether both servers are new ones: PostgreSQL's keeps what was stored, Valkey's knows nothing."""
     async with redis.asyncio.Redis.from_url(plan.redis_url) as client:
-        return await query(plan, "SELECT n FROM kept") == 42 and await client.get("kept") == b"42"
+        return await query(plan, "SELECT n FROM kept") == 42 and await client.dbsize() == 0
 
 
-async def test_servers_stop_cleanly_and_start_again_with_their_data(home: Path) -> None:
+async def test_servers_stop_cleanly_and_what_postgres_holds_is_kept(home: Path) -> None:
     async with embedded(home) as plan:
         await remember(plan)
         running = pids(home)
@@ -135,17 +135,6 @@ def half_made(home: Path) -> Iterator[None]:
 async def test_an_interrupted_initdb_is_begun_anew(home: Path) -> None:
     async with embedded(home) as plan:
         assert await query(plan, "SELECT 1") == 1
-
-
-async def test_a_valkey_that_cannot_read_its_files_starts_empty(home: Path) -> None:
-    async with embedded(home) as plan:
-        await remember(plan)
-    for file in (home / "valkey/appendonlydir").glob("*.aof"):
-        file.write_bytes(b"rubbish" * 100)
-    async with embedded(home) as plan:
-        assert await query(plan, "SELECT n FROM kept") == 42
-        async with redis.asyncio.Redis.from_url(plan.redis_url) as client:
-            assert await client.dbsize() == 0
 
 
 async def test_a_long_path_gets_short_sockets(home: Path) -> None:

@@ -34,7 +34,7 @@ async def test_the_database_fixture_is_connected(database: Database) -> None:
 async def test_a_server_of_ones_own_can_be_killed_and_started_again(redis_server: ServerHandle) -> None:
     with redis.Redis.from_url(redis_server.url) as client:
         client.set("kept", 1)
-        client.execute_command("WAITAOF", 1, 0, 2000)
+        client.save()
     await anyio.to_thread.run_sync(redis_server.kill)
     await anyio.to_thread.run_sync(redis_server.start)
     with redis.Redis.from_url(redis_server.url) as client:

@@ -34,7 +34,7 @@ async def main(notes: Path, command: str, lease: float) -> None:
         page.wake_guard()
         if command:
             launch = Launch(["/bin/sh", "-c", command], {"DTS_FENCE": "7"}, machine.launcher.default)
-            machine.executors["process"].start(launch, TaskSpec(name="t", command=command), 7, Capture(1000))
+            await machine.executors["process"].start(launch, TaskSpec(name="t", command=command), 7, Capture(1000))
         while True:
             await anyio.sleep(lease / 5)
             if (notes / "renew").exists():

@@ -17,8 +17,9 @@ from tests.support import until_sync
 
 pytestmark = pytest.mark.skipif(not linux.SUPPORTED, reason="needs pidfds and subreapers")
 ROOT = Path(__file__).parents[2]
-DAEMON = "setsid sh -c 'trap \"\" TERM HUP; echo $$ > {notes}/daemon; while :; do sleep 1; done' & "
-TASK = DAEMON + "trap '' TERM; echo $$ > {notes}/task; while :; do sleep 1; done"
+# Ignored signals stay ignored by what is executed. Whatever should escape ends by itself.
+DAEMON = "setsid sh -c 'trap \"\" TERM HUP; echo $$ > {notes}/daemon; exec sleep 100' & "
+TASK = DAEMON + "trap '' TERM; echo $$ > {notes}/task; exec sleep 100"
 
 
 class Guarded:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from scheduler.api.context import Context
-from scheduler.api.payloads import QueueAnswer, Queues, Workers
+from scheduler.api.payloads import DrainAnswer, QueueAnswer, Queues, Workers
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer
 from scheduler.broker import BrokerUnavailable
-from scheduler.domain.errors import NotFound
+from scheduler.domain.errors import Conflict, NotFound
 
 _LONGEST_NAME = 255
 
@@ -42,6 +42,18 @@ async def resume_queue(api: Context, request: Request) -> Reply:
 async def list_workers(api: Context, request: Request) -> Reply:  # noqa: ARG001 - every handler takes both
     """List the workers that are there, and those that went in the last hour."""
     return answer(Workers(items=await api.queues.workers()))
+
+
+async def drain_worker(api: Context, request: Request) -> Reply:
+    """Let a worker take nothing more, finish what it runs, and leave."""
+    worker_id = request.uuid("worker")
+    state = await api.queues.request_drain(worker_id)
+    if state is None:
+        raise NotFound("worker", worker_id)
+    if state in {"dead", "left"}:
+        raise Conflict("worker_gone", f"the worker is {state}")
+    api.offers.nudge(worker_id)
+    return answer(DrainAnswer(id=worker_id, drain_requested=True), 202)
 
 
 def _name(request: Request) -> str:

@@ -83,6 +83,10 @@ class Offers:
         for run_id, worker_id in requests:
             self._tell(f"worker:{worker_id}", str(run_id).encode())
 
+    def nudge(self, worker_id: UUID) -> None:
+        """Have a worker renew at once, and so hear what was asked of it."""
+        self._tell(f"worker:{worker_id}", b"")
+
     def _tell(self, channel: str, payload: bytes) -> None:
         self._messages[channel, payload] = None
         self.wake.set()

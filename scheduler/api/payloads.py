@@ -173,6 +173,13 @@ class QueueAnswer(msgspec.Struct, kw_only=True):
     paused: bool
 
 
+class DrainAnswer(msgspec.Struct, kw_only=True):
+    """The worker hears of it with its next renewal, at once if Redis is there."""
+
+    id: UUID
+    drain_requested: bool
+
+
 class Liveness(msgspec.Struct, kw_only=True):
     """The process answers."""
 

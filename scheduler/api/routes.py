@@ -343,6 +343,15 @@ _FLEET: tuple[Route, ...] = (
         responses={200: payloads.Workers},
     ),
     Route(
+        method="POST",
+        path="/api/workers/{id}/drain",
+        handler=fleet.drain_worker,
+        summary="Drain a worker",
+        tag="fleet",
+        responses={202: payloads.DrainAnswer},
+        errors=(404, 409),
+    ),
+    Route(
         method="GET",
         path="/api/queues",
         handler=fleet.list_queues,

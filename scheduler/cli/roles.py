@@ -55,6 +55,10 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     extra: Mapping[str, int] = {}
 
 
+_GC = (20_000, 20, 20)
+"""Collect cycles less often than by default: a batch makes many objects, and next to none of them are in a cycle."""
+
+
 class _SchemaMissing(Unavailable):
     pass
 
@@ -86,6 +90,7 @@ def run_role(name: str, config: Config) -> int:
     lifeline.call_ourselves(f"dts-{name}")
     wiring = _ROLES[name](config)
     gc.freeze()  # what is imported stays: no collection need look at it
+    gc.set_threshold(*_GC)
     gc.enable()
 
     async def main(stop: anyio.Event) -> None:

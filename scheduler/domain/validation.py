@@ -30,6 +30,7 @@ _NOT_YET: tuple[tuple[str, Callable[[TaskSpec], Sequence[str]]], ...] = (
     ("limits on concurrency", _given("concurrency")),
     ("rate limits", _given("rate_limit")),
     ("blackout calendars", _given("calendars")),
+    ("shares of a processor", lambda spec: [] if spec.limits.cpu is None else ["limits/cpu"]),
     ("executors other than 'process'", lambda spec: [] if spec.executor == PLAIN_EXECUTOR else ["executor"]),
     (
         "secrets",

@@ -84,6 +84,11 @@ class Queues:
             for row in map(dict, rows)
         ]
 
+    async def request_drain(self, worker_id: UUID) -> str | None:
+        """Ask a worker to take nothing more, finish, and leave; return its state, None if there is no such worker."""
+        state: str | None = await self._database.fetchval("request_drain", worker_id)
+        return state
+
     async def live_workers(self) -> int:
         """Return how many workers take work."""
         count: int = await self._database.fetchval("count_live_workers")

@@ -23,7 +23,7 @@ from scheduler.worker.slots import Slots
 
 _BLOCK = 1.0
 """Seconds that a read waits for offers."""
-_PATIENCE = 0.005
+_PATIENCE = 0.01
 """Seconds that one free slot of a busy worker waits for company, so that one claim serves them all."""
 _QUIET = 1.0
 """Seconds without work from Redis after which PostgreSQL is asked, for runs that wait at least so long."""

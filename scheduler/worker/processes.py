@@ -30,7 +30,8 @@ from scheduler.worker.watch import EpollWatcher, LoopWatcher, Watcher
 
 _READ = 64 * 1024
 _TICK = 0.05
-"""Seconds after which a command's pipes are watched, and after which one that prints too fast is read again."""
+"""Seconds between ticks: a command's pipes are watched from its second tick on, one that prints too fast is read again
+at the next."""
 _BUDGET = 4 * 1024 * 1024
 """Bytes read from one command per tick: 80 MB/s, more than the store would take and less than a core can copy."""
 _LONGEST_REST = 32
@@ -95,7 +96,8 @@ class Processes:
         self._watcher: Watcher = (EpollWatcher if linux.SUPPORTED else LoopWatcher)(self._loop, self._settle)
         self._live: dict[int, Process] = {}  # by pid, until gone
         self._ended: list[Process] = []  # main process has ended since the last settling
-        self._unwatched: list[tuple[Process, int]] = []  # pipes that are to be watched at the next tick
+        self._unwatched: list[tuple[Process, int]] = []  # pipes that are to be watched at the next tick …
+        self._young: list[tuple[Process, int]] = []  # … and at the one after it
         self._ticker: asyncio.TimerHandle | None = None
         self._orphans = Orphans(self._live, self._watcher, self._freed, sole=sole) if linux.SUPPORTED else None
         self._size = bytearray(struct.calcsize("i"))
@@ -124,7 +126,7 @@ class Processes:
             self._watcher.add(child.pidfd, partial(self._on_exit, process))
         else:
             threading.Thread(target=self._wait_portably, args=(process,), daemon=True, name="wait").start()
-        self._unwatched += ((process, child.stdout), (process, child.stderr))
+        self._young += ((process, child.stdout), (process, child.stderr))
         self._tick_soon()
         return process
 
@@ -240,7 +242,9 @@ class Processes:
 
     def _tick(self) -> None:
         self._ticker = None
-        pipes, self._unwatched = self._unwatched, []
+        pipes, self._unwatched, self._young = self._unwatched, self._young, []
+        if self._unwatched:
+            self._tick_soon()
         for process, fd in pipes:
             if fd in process.pipes:
                 process.budget = _BUDGET

@@ -33,18 +33,20 @@ class _Job(msgspec.Struct, gc=False):
 
 
 class SpawnThreads:
-    """Starts commands, at most `count` at the same moment. Belongs to the event loop that made it."""
+    """Starts commands, at most `count` at the same moment, one where threads have no directories of their own.
 
-    def __init__(self, directory: str, count: int = 4) -> None:
+    Belongs to the event loop that made it. Raises OSError if `directory` cannot be entered.
+    """
+
+    def __init__(self, directory: str, count: int = 3) -> None:
         self._loop = asyncio.get_running_loop()
         self._directory = directory
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"spawn {number}", daemon=True) for number in range(count)
-        ]
+        self._threads: list[threading.Thread] = []
         sys.setswitchinterval(_SWITCH)
-        for thread in self._threads:
-            thread.start()
+        if self._add():
+            for _ in range(count - 1):
+                self._add()
 
     async def spawn(self, launch: Launch, check: Callable[[], None]) -> Child:
         """Start the command, unless `check` raises, which is called at the last moment and on another thread.
@@ -62,10 +64,25 @@ class SpawnThreads:
         for thread in self._threads:
             thread.join()
 
-    def _work(self) -> None:
-        if linux.SUPPORTED:
-            linux.unshare_directory()
-        spawner = Spawner(self._directory)
+    def _add(self) -> bool:
+        """Start a thread, and say whether it has a working directory and umask of its own."""
+        ready: queue.SimpleQueue[bool | OSError] = queue.SimpleQueue()
+        thread = threading.Thread(target=self._work, args=(ready,), name=f"spawn {len(self._threads) + 1}", daemon=True)
+        thread.start()
+        outcome = ready.get()
+        if isinstance(outcome, OSError):
+            raise outcome
+        self._threads.append(thread)
+        return outcome
+
+    def _work(self, ready: queue.SimpleQueue[bool | OSError]) -> None:
+        try:
+            apart = _have_own_directory()
+            spawner = Spawner(self._directory)
+        except OSError as error:
+            ready.put(error)
+            return
+        ready.put(apart)
         while (job := self._jobs.get()) is not None:
             try:
                 job.check()
@@ -74,6 +91,16 @@ class SpawnThreads:
                 job.error = error
             self._loop.call_soon_threadsafe(_deliver, job)
         spawner.close()
+
+
+def _have_own_directory() -> bool:
+    if not linux.SUPPORTED:
+        return False
+    try:
+        linux.unshare_directory()
+    except PermissionError:  # as in containers, whose usual filter of system calls knows no harmless `unshare`
+        return False
+    return True
 
 
 def _deliver(job: _Job) -> None:

@@ -40,14 +40,14 @@ def test_durations_become_seconds_sizes_bytes_moments_utc_and_signals_short() ->
         kill_timeout=3,
         delay="1h30m",
         retry={"max_attempts": 3, "initial_interval": "2s", "rules": [{"signals": ["SIGSEGV"], "action": "fail"}]},
-        limits={"memory": "64M", "output": "1K", "cpu": 0.5},
+        limits={"memory": "64M", "output": "1K"},
         kill_signal="SIGINT",
         checkpoint={"signal": "sigusr2", "wait": "10s"},
     )
     normal = normalise(given, NOW)
     assert (normal.timeout, normal.kill_timeout, normal.delay) == (300.0, 3.0, 5400.0)
     assert (normal.retry.initial_interval, normal.retry.rules[0].signals) == (2.0, ["SEGV"])
-    assert (normal.limits.memory, normal.limits.output, normal.limits.cpu) == (64 << 20, 1024, 0.5)
+    assert (normal.limits.memory, normal.limits.output) == (64 << 20, 1024)
     assert normal.kill_signal == "INT"
     assert normal.checkpoint is not None
     assert (normal.checkpoint.signal, normal.checkpoint.wait) == ("USR2", 10.0)
@@ -137,6 +137,7 @@ def test_durations_become_seconds_sizes_bytes_moments_utc_and_signals_short() ->
         ({"rate_limit": {"key": "k", "n": 1, "per": 1}}, "/rate_limit", "not supported"),
         ({"calendars": ["c"]}, "/calendars", "not supported"),
         ({"executor": "container"}, "/executor", "not supported"),
+        ({"limits": {"cpu": 0.5}}, "/limits/cpu", "not supported"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_its_place(fields: dict[str, Any], pointer: str, detail: str) -> None:

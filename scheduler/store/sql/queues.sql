@@ -53,6 +53,10 @@ FROM workers w
 WHERE w.state IN ('dead', 'left') AND w.ended_at > dts_now() - interval '1 hour'
 ORDER BY registered_at, id
 
+-- name: request_drain
+-- live → draining, once the worker hears of it with its next renewal
+UPDATE workers SET drain_requested = true WHERE id = $1 RETURNING state
+
 -- name: leader
 -- reads who leads, and for how long nothing has been heard of it
 SELECT epoch, holder, host, pid, acquired_at, renewed_at, extract(epoch FROM dts_now() - renewed_at)::float8 AS silent

@@ -44,6 +44,19 @@ async def test_attempts_show_those_that_ended_and_the_one_that_executes(api: Cli
     ]
 
 
+async def test_a_worker_is_asked_to_drain_as_long_as_it_is_there(
+    api: Client, worker: FakeWorker, database: Database
+) -> None:
+    asked = await api.post(f"/api/workers/{worker.id}/drain")
+    assert (asked.status, asked.json["drain_requested"]) == (202, True)
+    assert (await api.get("/api/workers")).json["items"][0]["drain_requested"] is True
+    async with database.session() as connection:
+        await connection.execute("UPDATE workers SET state = 'left', ended_at = now()")
+    assert (await api.post(f"/api/workers/{worker.id}/drain")).status == 409
+    assert (await api.post(f"/api/workers/{UUID(int=1)}/drain")).status == 404
+    assert (await api.post("/api/workers/odd/drain")).status == 404
+
+
 async def test_a_fence_holds_while_its_attempt_executes(api: Client, worker: FakeWorker) -> None:
     task = await api.create()
     run_id = task["last_run"]["id"]

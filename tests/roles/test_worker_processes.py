@@ -84,6 +84,29 @@ async def test_directory_and_umask_are_the_commands_own(run: Runner) -> None:
     assert printed(await run.run("pwd; umask")) == b"/\n0022\n"
 
 
+@pytest.mark.parametrize("apart", [True, False])
+async def test_commands_that_start_at_once_each_get_their_directory_and_umask(
+    monkeypatch: pytest.MonkeyPatch, *, apart: bool
+) -> None:
+    def refuse() -> None:
+        raise PermissionError
+
+    monkeypatch.chdir(".")  # which threads that have none of their own change
+    if not apart:
+        monkeypatch.setattr(linux, "unshare_directory", refuse)
+    wanted = [("/usr", 0o077), ("/etc", 0o027), ("/", 0o022)] * 5
+    said = [b""] * len(wanted)
+
+    async def ask(number: int, run: Runner) -> None:
+        directory, umask = wanted[number]
+        said[number] = printed(await run.run("pwd; umask", directory=directory, umask=umask))
+
+    async with runner() as run, anyio.create_task_group() as group:
+        for number in range(len(wanted)):
+            group.start_soon(ask, number, run)
+    assert said == [f"{directory}\n{umask:04o}\n".encode() for directory, umask in wanted]
+
+
 @as_root
 async def test_a_command_runs_as_the_user_it_names_and_the_worker_stays_root(run: Runner) -> None:
     nobody = identity_of("nobody")

@@ -88,8 +88,8 @@ class Wake:
 
     async def wait(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - waking up late is no failure
         """Return True once set (and clear it), or False after `timeout` seconds."""
-        if self._event.is_set():
-            await anyio.lowlevel.checkpoint()
+        if self._event.is_set() or (timeout is not None and timeout <= 0):
+            await anyio.lowlevel.checkpoint()  # a scope that has timed out already costs far more
         else:
             with anyio.move_on_after(timeout):
                 await self._event.wait()

@@ -30,6 +30,7 @@ _AWAY = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the connection broke between the two messages of one statement
     asyncpg.OperatorInterventionError,  # the server is starting, stopping, or ended our session
     asyncpg.TooManyConnectionsError,
     asyncpg.InvalidCatalogNameError,  # the database is not created yet

@@ -12,6 +12,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,8 @@ class Servers:
             reachable_tree(programs.root, root / "programs", self._account), programs.major
         )
         self._valkey_program = reachable_program(find_valkey(), root / "programs", self._account)
-        self._admin: asyncpg.Connection[Any]
+        self._admin: asyncpg.Pool[Any]
+        self._spare: Future[str]  # the next test's database is made while this one's test runs
         self.postgres = self.new_postgres("pg")
         self.valkey = self.new_valkey("vk")
 
@@ -126,8 +128,10 @@ class Servers:
         self.postgres.start()
         self.valkey.start()
         self._portal.call(self._make_template)
+        self._spare = self._portal.start_task_soon(self._create, TEMPLATE)
 
     def stop(self) -> None:
+        self._spare.result()
         self._portal.call(self._admin.close)
         self.postgres.stop()
         self.valkey.stop()
@@ -138,9 +142,11 @@ class Servers:
     @contextmanager
     def database(self, *, migrated: bool = True) -> Iterator[str]:
         """Yield the URL of a fresh database, with or without the schema."""
-        name = self.next_name()
-        template = TEMPLATE if migrated else "template0"
-        self._portal.call(self._execute, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        if migrated:
+            name = self._spare.result()
+            self._spare = self._portal.start_task_soon(self._create, TEMPLATE)
+        else:
+            name = self._portal.call(self._create, "template0")
         try:
             yield self.postgres.url.replace("/dts?", f"/{name}?")
         finally:
@@ -149,11 +155,16 @@ class Servers:
     def redis_url(self, number: int) -> str:
         return self.valkey.url.replace("db=0", f"db={number}")
 
+    async def _create(self, template: str) -> str:
+        name = self.next_name()
+        await self._execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        return name
+
     async def _execute(self, sql: str) -> None:
         await self._admin.execute(sql)
 
     async def _make_template(self) -> None:
-        self._admin = await asyncpg.connect(self.postgres.url)
+        self._admin = await asyncpg.create_pool(self.postgres.url, min_size=1, max_size=2)
         await self._admin.execute(f"CREATE DATABASE {TEMPLATE}")
         connection = await asyncpg.connect(self.postgres.url.replace("/dts?", f"/{TEMPLATE}?"))
         try:

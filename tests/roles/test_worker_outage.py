@@ -53,7 +53,7 @@ async def test_a_worker_that_loses_its_lease_kills_its_commands_and_comes_back_a
 ) -> None:
     async with worker_on(postgres_server, redis_url, lease=3.0) as works:
         note = shared / "note"
-        run_id = await works.submit(f"echo $$ > {note}; trap '' TERM; while :; do sleep 0.1; done", kill_timeout=60.0)
+        run_id = await works.submit(f"echo $$ > {note}; trap '' TERM; exec sleep 60", kill_timeout=60.0)
         pid = int(await first_line(note))
         await works.query("CHECKPOINT")  # these servers do not wait for their disks
         await anyio.to_thread.run_sync(postgres_server.kill)

@@ -65,7 +65,7 @@ async def test_a_run_completes_with_its_output_and_outputs(works: Works) -> None
         (["/bin/true"], {"workdir": "/no/such"}, "spawn_error:workdir_not_found"),
         (["/no/such"], {"limits": Limits(files=64)}, "spawn_error:executable_not_found"),
         ("sleep 60", {"timeout": 0.1}, "timeout"),
-        ("trap '' TERM; while :; do sleep 1; done", {"timeout": 0.1, "kill_timeout": 0.1}, "timeout"),
+        ("trap '' TERM; exec sleep 60", {"timeout": 0.1, "kill_timeout": 0.1}, "timeout"),
         ("echo x; sleep 60", {"stall_timeout": 0.2}, "stalled"),
     ],
 )
@@ -137,7 +137,7 @@ async def test_a_link_in_place_of_the_outputs_is_not_followed(works: Works, shar
 
 async def test_a_cancelled_run_ends_cancelled_whatever_its_exit_code(works: Works, shared: Path) -> None:
     note = shared / "note"
-    run_id = await works.submit(f"trap 'exit 0' TERM; echo on > {note}; while :; do sleep 0.05; done")
+    run_id = await works.submit(f"trap 'exit 0' TERM; echo on > {note}; for i in $(seq 1200); do sleep 0.05; done")
     await first_line(note)
     await works.query("UPDATE runs SET cancel_requested = true WHERE id = $1", run_id)
     (row,) = await works.query("SELECT worker_id FROM runs WHERE id = $1", run_id)
@@ -213,7 +213,7 @@ async def test_what_outlasts_the_drain_saves_a_checkpoint_and_is_requeued_unchar
         note = shared / "note"
         run_id = await works.submit(
             'trap \'echo 42 > "$DTS_CHECKPOINT_FILE.new"; mv "$DTS_CHECKPOINT_FILE.new" "$DTS_CHECKPOINT_FILE"\' USR1;'
-            f" echo on > {note}; while :; do sleep 0.05; done",
+            f" echo on > {note}; for i in $(seq 1200); do sleep 0.05; done",
             checkpoint=Checkpoint(wait=5.0),
         )
         await first_line(note)

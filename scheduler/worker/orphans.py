@@ -156,6 +156,7 @@ class Orphans:
 
     def _members(self, process: Process) -> list[tree.Stat]:
         processes = tree.all_processes()
+        self._bury(processes)
         own = [pid for pid in process.orphans if self._orphans[pid].owners == {process}]
         main = [process.child.pid] if process.running else []
         pids = {*main, *own, *tree.descendants([*main, *own], processes)}
@@ -166,11 +167,21 @@ class Orphans:
             self._seen[stat.pid, stat.started] = {process}
         return found
 
+    def _bury(self, processes: Mapping[int, tree.Stat]) -> None:
+        """Reap the dead that nobody awaits: while a fork bomb is put out, they would fill the process table."""
+        for pid in self._children():
+            stat = processes.get(pid)
+            if stat is None or not stat.dead or pid in self._live or pid in self._orphans:
+                continue
+            if self._sole or (pid, stat.started) in self._seen:
+                _reap(pid)
+
     def _kill_below(self, orphan: _Orphan) -> None:
         root = orphan.stat.pid
 
         def find() -> list[tree.Stat]:
             processes = tree.all_processes()
+            self._bury(processes)
             found = [processes[pid] for pid in {root, *tree.descendants([root], processes)} if pid in processes]
             for stat in found:
                 self._seen[stat.pid, stat.started] = orphan.owners

@@ -25,11 +25,6 @@ class Programs:
             None,
         )
 
-    @property
-    def compiler(self) -> str | None:
-        """Where the C compiler is, or None."""
-        return self._compiler
-
     async def build(self, name: str) -> Path | None:
         """Return the compiled program, which any user may execute, or None without a compiler."""
         if self._compiler is None:

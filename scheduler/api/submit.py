@@ -18,7 +18,7 @@ from scheduler.api.responses import Reply, answer, etag, location
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.domain.lane import lane_of
 from scheduler.domain.task import TaskSpec, encode_spec
-from scheduler.domain.validation import normalise
+from scheduler.domain.validation import effective_run_at, normalise
 from scheduler.store.edges import Edge
 from scheduler.store.intake import Created, NewTask
 from scheduler.store.tasks import LastRun, StoredTask
@@ -170,8 +170,8 @@ def _new_task(
         else:
             edges = edges_of(spec, resolved.targets[index], planned, resolved.stored)
     spec_json = encode_spec(spec)
-    if spec.run_at is not None:  # runs of equal priority go by this time: nobody gets ahead by dating back
-        spec = msgspec.structs.replace(spec, run_at=max(spec.run_at, now))
+    if spec.run_at is not None:
+        spec = msgspec.structs.replace(spec, run_at=effective_run_at(spec, now))
     return NewTask(
         mine.task_id,
         mine.run_id,

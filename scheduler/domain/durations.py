@@ -27,18 +27,3 @@ def parse_duration(value: float | str) -> float:
     if seconds > LONGEST:
         raise ValueError("a duration is ten years at most")
     return seconds
-
-
-def format_duration(seconds: float) -> str:
-    """Return the shortest way to write whole seconds (`5400` → `1h30m`); fractions stay in seconds or milliseconds."""
-    if seconds < 1:
-        return f"{seconds * 1000:g}ms" if seconds else "0s"
-    if seconds != int(seconds):
-        return f"{seconds:g}s"
-    rest = int(seconds)
-    parts = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts)

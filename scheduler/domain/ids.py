@@ -7,7 +7,7 @@ store last measured between the database's clock and ours.
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 from scheduler.domain.clock import Clock
@@ -44,11 +44,6 @@ class IdSource:
     def one(self) -> UUID:
         """Return one new id."""
         return self.take(1)[0]
-
-
-def id_time(identifier: UUID) -> datetime:
-    """Return the moment that a UUIDv7 carries."""
-    return datetime.fromtimestamp((identifier.int >> 80) / 1000, UTC)
 
 
 def first_id_at(moment: datetime) -> UUID:

@@ -15,6 +15,7 @@ import anyio
 from scheduler.broker import Broker, BrokerUnavailable
 from scheduler.domain.clock import Clock
 from scheduler.domain.run import Queued
+from scheduler.failpoints import Point, reach
 from scheduler.service import Wake
 from scheduler.store.execution import Settled
 
@@ -96,6 +97,7 @@ class Offers:
         queued, self._queued = self._queued, []
         messages, self._messages = self._messages, {}
         try:
+            await reach(Point.OFFERS_SENDING, BrokerUnavailable)
             for start in range(0, len(queued), _BATCH):
                 closings = self._closings
                 pushed = await self._broker.push(queued[start : start + _BATCH])

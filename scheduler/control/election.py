@@ -19,6 +19,7 @@ from scheduler.control.patience import answer_within
 from scheduler.domain.clock import Clock
 from scheduler.domain.ids import IdSource
 from scheduler.domain.term import TermLease, TermLost, TermReading, TermWatch
+from scheduler.failpoints import Point, reach
 from scheduler.health import Health
 from scheduler.service import Wake
 from scheduler.store.database import StoreUnavailable
@@ -149,6 +150,7 @@ class Election:
             epoch = await self._terms.take(seen, self._holder.id, host=self._holder.host, pid=self._holder.pid)
         if epoch is None:
             return 0.0
+        await reach(Point.TERM_TAKEN)
         self._term = Term(epoch, TermLease(self._ttl, sent=sent))
         self._watch = TermWatch(self._ttl)
         _log.info("leading", epoch=epoch)
@@ -161,6 +163,7 @@ class Election:
         left = term.lease.remaining(sent)
         try:
             with answer_within(max(left, 0)):
+                await reach(Point.TERM_RENEWING, StoreUnavailable)
                 held = await self._terms.renew(term.epoch, self._holder.id)
         except StoreUnavailable as error:
             if term.lease.remaining(self._clock.monotonic()) > 0:

@@ -20,6 +20,7 @@ from scheduler.control.leading import Leading
 from scheduler.control.plan import NewestFires, Planner, fires_of, upstream_ids
 from scheduler.domain.fires import Firing
 from scheduler.domain.run import Queued
+from scheduler.failpoints import Point, reach
 from scheduler.store.database import RETRYABLE
 from scheduler.store.schedules import Cancelled, DueTask, Plan, Schedules, Upstream
 from scheduler.telemetry import get_logger
@@ -57,7 +58,9 @@ class Firer:
         decided = self._decide(due)
         planner = Planner(self._ids, await self._places(), *await self._upstreams(decided))
         plans = [planner.plan(task, firing) for task, firing in decided]
+        await reach(Point.FIRE_DECIDED)
         written = await self._write(plans)
+        await reach(Point.FIRE_WRITTEN)
         done = [plan for plan in plans if plan.task.id in written]
         await self._settle(done)
         await self._offer([run for plan in done for run in _queued(plan)])

@@ -8,6 +8,7 @@ from typing import Final
 from scheduler.broker import BrokerUnavailable, LaneStats
 from scheduler.control.leading import Leading
 from scheduler.domain.run import Queued
+from scheduler.failpoints import Point, reach
 
 PRIORITIES: Final = range(10)
 
@@ -29,6 +30,7 @@ class Promoter:
         rooms, closed = await self._rooms(lanes)
         wanted = {key: min(places, self._settings.batch) for key, places in rooms.items()}
         promoted = await self._dispatch.promote(self._epoch, wanted)
+        await reach(Point.PROMOTED)
         await self._offer(promoted)
         await self._open(closed - _unfinished(wanted, promoted))
         if promoted:

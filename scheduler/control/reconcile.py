@@ -11,6 +11,7 @@ from scheduler.broker import BrokerUnavailable
 from scheduler.control.leading import Leading
 from scheduler.control.promote import PRIORITIES
 from scheduler.domain.run import Queued
+from scheduler.failpoints import Point, reach
 from scheduler.store.execution import Settled
 from scheduler.store.reconcile import Reconcile
 from scheduler.store.schedules import Schedules
@@ -66,6 +67,7 @@ class Reconciler:
         pushed = 0
         for lane in lanes:
             await self._broker.clear(lane)
+            await reach(Point.LANE_CLEARED, BrokerUnavailable)
             for priority in PRIORITIES:
                 after: tuple[datetime, UUID] | None = None
                 while True:

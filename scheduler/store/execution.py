@@ -10,7 +10,8 @@ import msgspec
 
 from scheduler.domain.ids import IdSource
 from scheduler.domain.run import Claim, Outcome, Queued, RunState
-from scheduler.store.database import Database, Executor
+from scheduler.failpoints import Point, reach
+from scheduler.store.database import Database, Executor, StoreUnavailable
 from scheduler.store.group_commit import GroupCommit
 
 _SPACING = 0.01
@@ -114,6 +115,7 @@ class Executions:
         outcomes_by_id = sorted(outcomes, key=lambda o: o.run_id)
         graves = iter(self._ids.take(sum(o.state == "dead_letter" for o in outcomes_by_id)))
         lanes_open = self._lanes_open()
+        await reach(Point.FINISH_SENDING)
         rows = await self._database.fetch(
             "finish",
             [o.run_id for o in outcomes_by_id],
@@ -131,6 +133,7 @@ class Executions:
             list(lanes_open),
             self._worker_id,
         )
+        await reach(Point.FINISH_COMMITTED, StoreUnavailable)
         applied: dict[UUID, RunState] = {}
         dependents = []
         for row in rows:

@@ -13,6 +13,7 @@ from scheduler.domain.errors import Conflict
 from scheduler.domain.lane import lane_of
 from scheduler.domain.run import Queued
 from scheduler.domain.task import TaskSpec
+from scheduler.failpoints import Point, reach
 from scheduler.store.database import Database, Executor, StoreUnavailable
 from scheduler.store.edges import Edge, judge
 from scheduler.store.execution import settle_onward
@@ -158,7 +159,9 @@ class Intake:
 
     async def _flush_plain(self, new: Sequence[NewTask]) -> list[Created]:
         self._known_lanes |= await self.ensure_lanes(self._database, ((task.namespace, task.spec) for task in new))
-        return await insert_once(self._database, new, [0] * len(new))
+        created = await insert_once(self._database, new, [0] * len(new))
+        await reach(Point.INTAKE_COMMITTED, StoreUnavailable)
+        return created
 
     async def _committed(self, batch: _Batch) -> None:
         """Remember the batch's lanes, and settle edges whose upstream ended while they were being written.
@@ -166,6 +169,7 @@ class Intake:
         Such a finish had to wait for our lock, but looked for edges as of before it waited. Should this be cut off, the
         reconciler finds the edges.
         """
+        await reach(Point.INTAKE_COMMITTED, StoreUnavailable)
         self._known_lanes |= batch.lanes
         if not batch.upstreams:
             return

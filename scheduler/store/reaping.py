@@ -11,7 +11,8 @@ import msgspec
 from scheduler.domain.ids import IdSource
 from scheduler.domain.loss import BUDGET, Lost, Verdict, judge_losses
 from scheduler.domain.term import TermLost
-from scheduler.store.database import RETRYABLE, Database, Executor
+from scheduler.failpoints import Point, reach
+from scheduler.store.database import RETRYABLE, Database, Executor, StoreUnavailable
 from scheduler.store.execution import Settled, settle_onward
 
 NO_LEASE = -1
@@ -70,9 +71,11 @@ class Reaping:
         while True:
             try:
                 async with self._database.transaction() as executor:
-                    return await self._reap(executor, worker_id, renewal, epoch, reason, budget)
+                    reaped = await self._reap(executor, worker_id, renewal, epoch, reason, budget)
             except RETRYABLE:
                 continue
+            await reach(Point.REAP_COMMITTED, StoreUnavailable)
+            return reaped
 
     async def _reap(
         self,
@@ -90,6 +93,7 @@ class Reaping:
         if numbered and ended is None:
             return _NOTHING
         applied = await executor.fetchval("bury_worker", worker_id, reason) is not None
+        await reach(Point.REAP_FLIPPED)
         # A new statement, hence a new snapshot: it sees the claims that the one above has waited for.
         rows = await executor.fetch("lost_runs", worker_id)
         verdicts = judge_losses([msgspec.convert(dict(row), Lost) for row in rows], budget=budget)

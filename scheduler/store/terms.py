@@ -15,6 +15,7 @@ import anyio
 import asyncpg
 
 from scheduler.domain.term import TermLost, TermReading
+from scheduler.failpoints import Point, reach
 from scheduler.service import sleep
 from scheduler.store.database import Database, Executor, StoreUnavailable
 
@@ -97,4 +98,5 @@ async def fenced(database: Database, epoch: int) -> AsyncIterator[Executor]:
     async with database.transaction() as executor:
         if await executor.fetchval("hold_term", epoch) is None:
             raise TermLost(f"epoch {epoch} has ended")
+        await reach(Point.TERM_HELD)
         yield executor

@@ -12,6 +12,8 @@ from scheduler.broker import Broker, BrokerUnavailable, Delivery
 from scheduler.domain.clock import Clock
 from scheduler.domain.lane import DEFAULT_NAMESPACE, PLAIN_EXECUTOR, lane_of, satisfies
 from scheduler.domain.run import Claim
+from scheduler.failpoints import Point, reach
+from scheduler.store.database import StoreUnavailable
 from scheduler.store.dispatch import Dispatch
 from scheduler.store.execution import Executions, Settled
 from scheduler.store.registration import Registration
@@ -162,7 +164,9 @@ class Intake:
         number = self._claims.begin()
         self._reserved += most
         try:
+            await reach(Point.CLAIM_SENDING)
             claims = await call()
+            await reach(Point.CLAIM_COMMITTED, StoreUnavailable)
             for claim in claims:
                 self._attempts.adopt(claim)
                 self._slots.take()
@@ -171,6 +175,7 @@ class Intake:
             self._claims.end(number)
         for claim in claims:
             self._start(claim)
+        await reach(Point.CLAIM_STARTED)
         return len(claims)
 
 

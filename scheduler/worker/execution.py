@@ -23,6 +23,7 @@ from scheduler.domain.clock import Clock
 from scheduler.domain.retry import AttemptEnd, decide
 from scheduler.domain.run import Claim, Outcome
 from scheduler.domain.task import TaskSpec, decode_spec
+from scheduler.failpoints import Point, reach
 from scheduler.service import Backoff, Wake, sleep
 from scheduler.store.checkpoints import Checkpoints
 from scheduler.store.database import StoreUnavailable
@@ -215,6 +216,7 @@ class Attempts:
         if attempt.execution is None:
             return AttemptEnd(kind="cancelled") if attempt.stop == "cancelled" else _NOT_BEGUN
         await attempt.execution.gone
+        await reach(Point.COMMAND_ENDED)
         return attempt.end()
 
     async def _start(self, attempt: Attempt) -> None:

@@ -21,6 +21,7 @@ import signal
 import sys
 import time
 
+from scheduler.failpoints import Point, reach_now
 from scheduler.lifeline import call_ourselves, die_with_parent
 from scheduler.worker import linux, tree
 from scheduler.worker.page import VARIABLE, LeasePage
@@ -70,7 +71,9 @@ class Guard:
             started = time.monotonic()
             self._start(replaces)
             code = self._watch()
+            reach_now(Point.WORKER_ENDED)
             _empty_tree()
+            reach_now(Point.TREE_EMPTY)
             replaces = self._page.incarnation or replaces
             if self._stopping or replaces is None or code in {0, 130}:
                 return code
@@ -136,6 +139,7 @@ class Guard:
         else:
             self._timer.set(now + 1.0)  # again, should the worker be stuck in the kernel
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            reach_now(Point.WORKER_KILLED)
             tree.kill_all(self._tasks)
 
     def _tasks(self) -> list[tree.Stat]:

@@ -10,6 +10,7 @@ import anyio
 from scheduler.domain.clock import Clock
 from scheduler.domain.lease import LeaseClock
 from scheduler.domain.run import Outcome
+from scheduler.failpoints import Point, reach
 from scheduler.service import Wake
 from scheduler.store.database import StoreUnavailable
 from scheduler.store.execution import Executions
@@ -60,7 +61,9 @@ class LeaseKeeper:
         begun = self._claims.begun
         try:
             with anyio.fail_after(terms.renew_every):
+                await reach(Point.LEASE_RENEWING)
                 answer = await self._registration.renew(self._worker_id, self._attempts.running, self._attempts.fences)
+                await reach(Point.LEASE_RENEWED, StoreUnavailable)
         except TimeoutError as error:
             raise StoreUnavailable("the lease was not renewed in time") from error
         if answer is None:

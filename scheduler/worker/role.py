@@ -18,6 +18,7 @@ from scheduler import __version__
 from scheduler.broker import Broker
 from scheduler.domain.clock import Clock
 from scheduler.domain.ids import IdSource
+from scheduler.failpoints import Point, reach
 from scheduler.health import Health
 from scheduler.service import until_available
 from scheduler.store.database import Database, StoreUnavailable
@@ -114,6 +115,7 @@ async def _register(registration: Registration, worker: NewWorker, health: Healt
 
 async def _bury(reaping: Reaping, broker: Broker, worker_id: UUID, health: Health) -> None:
     """Move the runs of the incarnation before us, whose guard has seen the last of its processes."""
+    await reach(Point.BURYING)
     reaped = await until_available(
         "worker.bury",
         lambda: reaping.reap(worker_id, renewal=None, epoch=None, reason="worker_died"),

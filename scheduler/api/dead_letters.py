@@ -9,14 +9,15 @@ import msgspec
 from scheduler.api.context import Context
 from scheduler.api.cursors import MAX_LIMIT, cursor_of, limit_of, page_answer
 from scheduler.api.edits import change_definition, patched
-from scheduler.api.payloads import DeadLetterSelection, ReplayAnswer, ReplayItem, ReplayRequest
+from scheduler.api.payloads import ReplayAnswer
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.store.dead_letters import DeadLetterFilter
+from scheduler.wire.dead_letters import Decided, Replay, Selection
 
-_replay = msgspec.json.Decoder(ReplayRequest)
-_discard = msgspec.json.Decoder(DeadLetterSelection)
+_replay = msgspec.json.Decoder(Replay)
+_discard = msgspec.json.Decoder(Selection)
 
 
 async def list_dead_letters(api: Context, request: Request) -> Reply:
@@ -51,13 +52,13 @@ async def replay_dead_letters(api: Context, request: Request) -> Reply:
     for identifier in ids:
         run_id, _, state = letters.get(identifier, (None, None, "unknown"))
         if run_id in revived:
-            items.append(ReplayItem(id=identifier, run_id=run_id, result="replayed"))
+            items.append(Decided(id=identifier, run_id=run_id, result="replayed"))
         else:
             code = f"already_{state}" if state in ("replayed", "discarded") else "unknown"
             if run_id is not None and state == "open":
                 known = revivable.get(run_id)
                 code = "task_deleted" if known is None or known.deleted else "not_retriable"
-            items.append(ReplayItem(id=identifier, run_id=run_id, result="refused", code=code))
+            items.append(Decided(id=identifier, run_id=run_id, result="refused", code=code))
     return answer(ReplayAnswer(items=items))
 
 
@@ -73,14 +74,14 @@ async def discard_dead_letters(api: Context, request: Request) -> Reply:
     for identifier in ids:
         run_id, _, state = letters.get(identifier, (None, None, "unknown"))
         if identifier in discarded:
-            items.append(ReplayItem(id=identifier, run_id=run_id, result="discarded"))
+            items.append(Decided(id=identifier, run_id=run_id, result="discarded"))
         else:
             code = "unknown" if run_id is None else f"already_{'replayed' if state == 'open' else state}"
-            items.append(ReplayItem(id=identifier, run_id=run_id, result="refused", code=code))
+            items.append(Decided(id=identifier, run_id=run_id, result="refused", code=code))
     return answer(ReplayAnswer(items=items))
 
 
-async def _select(api: Context, request: Request, wanted: DeadLetterSelection) -> list[UUID]:
+async def _select(api: Context, request: Request, wanted: Selection) -> list[UUID]:
     filters = DeadLetterFilter(queue=wanted.queue, task_id=wanted.task_id, reason=wanted.reason)
     if not 1 <= wanted.limit <= MAX_LIMIT:
         raise InvalidInput([FieldError("/limit", f"must be from 1 to {MAX_LIMIT}")])
@@ -94,7 +95,7 @@ async def _select(api: Context, request: Request, wanted: DeadLetterSelection) -
     return list(dict.fromkeys(wanted.ids))
 
 
-async def _edit_tasks(api: Context, request: Request, task_ids: set[UUID], wanted: ReplayRequest) -> None:
+async def _edit_tasks(api: Context, request: Request, task_ids: set[UUID], wanted: Replay) -> None:
     """Edit every task before the first run is revived; each edit is a change of its own, visible as a new version."""
     for task_id in sorted(task_ids):
         task = await api.tasks.get(request.namespace, task_id)

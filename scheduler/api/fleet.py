@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from scheduler.api.context import Context
-from scheduler.api.payloads import DrainAnswer, QueueAnswer, Queues, Workers
+from scheduler.api.payloads import Queues, Workers
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer
 from scheduler.broker import BrokerUnavailable
 from scheduler.domain.errors import Conflict, NotFound
+from scheduler.wire.fleet import Draining, QueueState
 
 _LONGEST_NAME = 255
 
@@ -28,7 +29,7 @@ async def pause_queue(api: Context, request: Request) -> Reply:
     except BrokerUnavailable:
         pass  # the claim asks PostgreSQL again: this only saves it the trouble
     api.offers.wake_control()
-    return answer(QueueAnswer(name=name, paused=True))
+    return answer(QueueState(name=name, paused=True))
 
 
 async def resume_queue(api: Context, request: Request) -> Reply:
@@ -36,7 +37,7 @@ async def resume_queue(api: Context, request: Request) -> Reply:
     name = _name(request)
     await api.queues.set_paused(request.namespace, name, request.actor, paused=False)
     api.offers.wake_control()
-    return answer(QueueAnswer(name=name, paused=False))
+    return answer(QueueState(name=name, paused=False))
 
 
 async def list_workers(api: Context, request: Request) -> Reply:  # noqa: ARG001 - every handler takes both
@@ -53,7 +54,7 @@ async def drain_worker(api: Context, request: Request) -> Reply:
     if state in {"dead", "left"}:
         raise Conflict("worker_gone", f"the worker is {state}")
     api.offers.nudge(worker_id)
-    return answer(DrainAnswer(id=worker_id, drain_requested=True), 202)
+    return answer(Draining(id=worker_id, drain_requested=True), 202)
 
 
 def _name(request: Request) -> str:

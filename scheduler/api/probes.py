@@ -10,14 +10,14 @@ import msgspec
 
 from scheduler import __version__
 from scheduler.api.context import Context
-from scheduler.api.payloads import DeepHealth, Dependency, Liveness, Part, Readiness
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer
 from scheduler.broker import BrokerUnavailable
 from scheduler.domain.blockers import LEADER_SILENT_AFTER
 from scheduler.store import migrate
 from scheduler.store.database import StoreUnavailable
-from scheduler.store.queues import Leader
+from scheduler.wire.fleet import Leader
+from scheduler.wire.health import DeepHealth, Dependency, Liveness, Part, Readiness
 
 _T = TypeVar("_T")
 _PATIENCE = 2.0  # seconds for each question

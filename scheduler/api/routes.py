@@ -9,7 +9,11 @@ from scheduler.api.openapi import openapi
 from scheduler.api.routing import Query, Route
 from scheduler.domain.run import Run, RunState
 from scheduler.domain.task import TaskSpec
-from scheduler.store.tasks import TaskStatus
+from scheduler.wire.dead_letters import Replay, Selection
+from scheduler.wire.fleet import Draining, QueueState
+from scheduler.wire.health import DeepHealth, Liveness, Readiness
+from scheduler.wire.runs import Cancelled, Explanation, FenceCheck, StoredCheckpoint
+from scheduler.wire.tasks import Task, TaskStatus
 
 _PAGED = (
     Query("limit", int, "How many items at most, 1 to 1000 (default 100)."),
@@ -32,7 +36,7 @@ _TASKS: tuple[Route, ...] = (
         tag="tasks",
         request=TaskSpec,
         example=_EXAMPLE,
-        responses={200: payloads.TaskAnswer, 201: payloads.TaskAnswer},
+        responses={200: Task, 201: Task},
         errors=(408, 409, 413, 415, 422),
     ),
     Route(
@@ -69,7 +73,7 @@ _TASKS: tuple[Route, ...] = (
         handler=tasks.get_task,
         summary="Read a task",
         tag="tasks",
-        responses={200: payloads.TaskAnswer},
+        responses={200: Task},
         errors=(404,),
     ),
     Route(
@@ -80,7 +84,7 @@ _TASKS: tuple[Route, ...] = (
         tag="tasks",
         request=TaskSpec,
         example=_NIGHTLY,
-        responses={200: payloads.TaskAnswer},
+        responses={200: Task},
         errors=(404, 408, 409, 412, 413, 415, 422),
     ),
     Route(
@@ -92,7 +96,7 @@ _TASKS: tuple[Route, ...] = (
         request=dict[str, Any],
         request_media=("application/merge-patch+json", "application/json"),
         example={"priority": 9, "retry": {"max_attempts": 5}},
-        responses={200: payloads.TaskAnswer},
+        responses={200: Task},
         errors=(404, 408, 409, 412, 413, 415, 422),
     ),
     Route(
@@ -120,7 +124,7 @@ _TASKS: tuple[Route, ...] = (
         handler=tasks.cancel_task,
         summary="Cancel a task's live runs",
         tag="tasks",
-        responses={200: payloads.CancelAnswer, 202: payloads.CancelAnswer},
+        responses={200: Cancelled, 202: Cancelled},
         errors=(404, 409),
     ),
     Route(
@@ -129,7 +133,7 @@ _TASKS: tuple[Route, ...] = (
         handler=tasks.pause_task,
         summary="Pause a task",
         tag="tasks",
-        responses={200: payloads.TaskAnswer},
+        responses={200: Task},
         errors=(404, 412),
     ),
     Route(
@@ -138,7 +142,7 @@ _TASKS: tuple[Route, ...] = (
         handler=tasks.resume_task,
         summary="Resume a paused task",
         tag="tasks",
-        responses={200: payloads.TaskAnswer},
+        responses={200: Task},
         errors=(404, 412),
     ),
     Route(
@@ -240,7 +244,7 @@ _RUNS: tuple[Route, ...] = (
         handler=runs.explain_run,
         summary="Why a run is not running",
         tag="runs",
-        responses={200: payloads.Explanation},
+        responses={200: Explanation},
         errors=(404,),
     ),
     Route(
@@ -249,7 +253,7 @@ _RUNS: tuple[Route, ...] = (
         handler=runs.cancel_run,
         summary="Cancel a run",
         tag="runs",
-        responses={200: payloads.CancelAnswer, 202: payloads.CancelAnswer},
+        responses={200: Cancelled, 202: Cancelled},
         errors=(404, 409),
     ),
     Route(
@@ -279,7 +283,7 @@ _RUNS: tuple[Route, ...] = (
         request=bytes,
         request_media=("application/octet-stream",),
         query=(Query("fence", int, "The fence of the executing attempt."),),
-        responses={200: payloads.CheckpointAnswer},
+        responses={200: StoredCheckpoint},
         errors=(404, 408, 409, 413, 422),
     ),
     Route(
@@ -288,7 +292,7 @@ _RUNS: tuple[Route, ...] = (
         handler=runs.check_fence,
         summary="Whether a fence still holds",
         tag="runs",
-        responses={200: payloads.FenceAnswer},
+        responses={200: FenceCheck},
         errors=(404,),
     ),
 )
@@ -315,7 +319,7 @@ _DEAD_LETTERS: tuple[Route, ...] = (
         handler=dead_letters.replay_dead_letters,
         summary="Run dead letters again",
         tag="dead letters",
-        request=payloads.ReplayRequest,
+        request=Replay,
         example={"reason": "timeout", "edits": {"timeout": "2h"}},
         responses={200: payloads.ReplayAnswer},
         errors=(408, 409, 413, 415, 422),
@@ -326,7 +330,7 @@ _DEAD_LETTERS: tuple[Route, ...] = (
         handler=dead_letters.discard_dead_letters,
         summary="Close dead letters",
         tag="dead letters",
-        request=payloads.DeadLetterSelection,
+        request=Selection,
         example={"queue": "default", "limit": 100},
         responses={200: payloads.ReplayAnswer},
         errors=(408, 413, 415, 422),
@@ -348,7 +352,7 @@ _FLEET: tuple[Route, ...] = (
         handler=fleet.drain_worker,
         summary="Drain a worker",
         tag="fleet",
-        responses={202: payloads.DrainAnswer},
+        responses={202: Draining},
         errors=(404, 409),
     ),
     Route(
@@ -365,7 +369,7 @@ _FLEET: tuple[Route, ...] = (
         handler=fleet.pause_queue,
         summary="Pause a queue",
         tag="fleet",
-        responses={200: payloads.QueueAnswer},
+        responses={200: QueueState},
         errors=(404,),
     ),
     Route(
@@ -374,7 +378,7 @@ _FLEET: tuple[Route, ...] = (
         handler=fleet.resume_queue,
         summary="Resume a queue",
         tag="fleet",
-        responses={200: payloads.QueueAnswer},
+        responses={200: QueueState},
         errors=(404,),
     ),
 )
@@ -384,12 +388,12 @@ def _probe(path: str, handler: Any, summary: str, responses: dict[int, Any]) -> 
     return Route(method="GET", path=path, handler=handler, summary=summary, tag="health", responses=responses)
 
 
-_READINESS = {200: payloads.Readiness, 503: payloads.Readiness}
-_DEEP = {200: payloads.DeepHealth, 503: payloads.DeepHealth}
+_READINESS = {200: Readiness, 503: Readiness}
+_DEEP = {200: DeepHealth, 503: DeepHealth}
 
 _PROBES: tuple[Route, ...] = (
-    _probe("/health/live", probes.live, "Whether this process answers", {200: payloads.Liveness}),
-    _probe("/livez", probes.live, "The same as /health/live", {200: payloads.Liveness}),
+    _probe("/health/live", probes.live, "Whether this process answers", {200: Liveness}),
+    _probe("/livez", probes.live, "The same as /health/live", {200: Liveness}),
     _probe("/health/ready", probes.ready, "Whether work is accepted", _READINESS),
     _probe("/readyz", probes.ready, "The same as /health/ready", _READINESS),
     _probe("/health/deep", probes.deep, "How everything is", _DEEP),

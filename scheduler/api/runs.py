@@ -8,13 +8,14 @@ import msgspec
 
 from scheduler.api.context import Context, found
 from scheduler.api.cursors import cursor_of, limit_of, page_answer
-from scheduler.api.payloads import Attempts, CancelAnswer, CheckpointAnswer, Explanation, FenceAnswer
+from scheduler.api.payloads import Attempts
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer, etag
 from scheduler.domain.blockers import blockers
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, NotFound
 from scheduler.domain.run import LIVE, TERMINAL, Run
 from scheduler.store.runs import RunFilter
+from scheduler.wire.runs import Cancelled, Explanation, FenceCheck, StoredCheckpoint
 
 _MAX_FENCE = (1 << 63) - 1
 
@@ -62,7 +63,7 @@ async def cancel_run(api: Context, request: Request) -> Reply:
         raise Conflict("already_terminal", f"the run is {run.state}")
     api.offers.cancel(cancelled.requested)
     api.offers.settled(cancelled.settled)
-    body = CancelAnswer(cancelled=cancelled.done, requested=[run_id for run_id, _ in cancelled.requested])
+    body = Cancelled(cancelled=cancelled.done, requested=[run_id for run_id, _ in cancelled.requested])
     return answer(body, 202 if cancelled.requested else 200)
 
 
@@ -92,7 +93,7 @@ async def check_fence(api: Context, request: Request) -> Reply:
     exists, current = await api.runs.fence(request.namespace, run_id)
     if not exists:
         raise NotFound("run", run_id)
-    return answer(FenceAnswer(valid=current is not None and int(text[:20]) == current, current=current))
+    return answer(FenceCheck(valid=current is not None and int(text[:20]) == current, current=current))
 
 
 async def get_checkpoint(api: Context, request: Request) -> Reply:
@@ -115,7 +116,7 @@ async def put_checkpoint(api: Context, request: Request) -> Reply:
     if stored_at is None:
         detail = "an attempt executes: its fence is needed" if fence is None else "the fence does not hold any more"
         raise Conflict("stale_fence", detail)
-    return answer(CheckpointAnswer(stored_at=stored_at, size=len(data)))
+    return answer(StoredCheckpoint(stored_at=stored_at, size=len(data)))
 
 
 async def get_outputs(api: Context, request: Request) -> Reply:

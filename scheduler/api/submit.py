@@ -11,7 +11,7 @@ import msgspec
 
 from scheduler.api.context import Context, found
 from scheduler.api.definitions import Planned, Resolved, edges_of, first_fire, resolve, with_ids
-from scheduler.api.payloads import BatchAnswer, CreatedItem, task_answer
+from scheduler.api.payloads import BatchAnswer, task_answer
 from scheduler.api.problems import Refusal
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, etag, location
@@ -21,7 +21,9 @@ from scheduler.domain.task import TaskSpec, encode_spec
 from scheduler.domain.validation import effective_run_at, normalise
 from scheduler.store.edges import Edge
 from scheduler.store.intake import Created, NewTask
-from scheduler.store.tasks import LastRun, StoredTask
+from scheduler.store.tasks import StoredTask
+from scheduler.wire.tasks import Created as CreatedItem
+from scheduler.wire.tasks import LastRun
 
 NDJSON = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 

@@ -8,13 +8,15 @@ from uuid import UUID
 from scheduler.api.context import Context, found
 from scheduler.api.cursors import cursor_of, limit_of, page_answer
 from scheduler.api.definitions import schedule_of
-from scheduler.api.payloads import CancelAnswer, Plan, PlanItem, task_answer
+from scheduler.api.payloads import Plan, task_answer
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer, etag, nothing
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, PreconditionFailed
 from scheduler.domain.fires import next_fire_at
 from scheduler.domain.task import Moment, decode_spec
 from scheduler.store.tasks import LockedTask, StoredTask, TaskFilter
+from scheduler.wire.runs import Cancelled
+from scheduler.wire.tasks import PlannedFire
 
 STATUSES = frozenset(
     {
@@ -75,7 +77,7 @@ async def cancel_task(api: Context, request: Request) -> Reply:
             raise Conflict("already_terminal", "the task has no run that could be cancelled")
     api.offers.cancel(cancelled.requested)
     api.offers.settled(cancelled.settled)
-    body = CancelAnswer(cancelled=cancelled.done, requested=[run_id for run_id, _ in cancelled.requested])
+    body = Cancelled(cancelled=cancelled.done, requested=[run_id for run_id, _ in cancelled.requested])
     return answer(body, 202 if cancelled.requested else 200)
 
 
@@ -132,7 +134,7 @@ async def plan_task(api: Context, request: Request) -> Reply:
     for fire, load in zip(fires, loads, strict=True):
         assert schedule is not None
         note = "; ".join(schedule.notes(fire)) or None
-        items.append(PlanItem(at=fire, local=schedule.local(fire).isoformat(), note=note, load=load))
+        items.append(PlannedFire(at=fire, local=schedule.local(fire).isoformat(), note=note, load=load))
     return answer(Plan(items=items))
 
 

@@ -16,8 +16,8 @@ from typing import Literal
 
 import msgspec
 
-from scheduler.client.models import Task
 from scheduler.domain.task import TaskSpec
+from scheduler.wire.tasks import Task
 
 LABEL = "crontab"
 TAG = "crontab"

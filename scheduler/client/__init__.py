@@ -30,29 +30,21 @@ if TYPE_CHECKING:
         Unreachable,
         WaitTimeout,
     )
-    from scheduler.client.fleet import Selection
     from scheduler.client.logs import LogAttempt, LogChunk, LogEvent, LogGap
-    from scheduler.client.models import (
-        Cancelled,
-        Created,
-        DeadLetter,
-        Decided,
-        Explanation,
-        PlannedFire,
-        Queue,
-        Task,
-        Worker,
-    )
     from scheduler.client.retry import NO_RETRIES, PATIENT, RetryPolicy
     from scheduler.client.sync import Client
     from scheduler.domain.run import Attempt, Run
     from scheduler.domain.task import TaskSpec
+    from scheduler.wire.dead_letters import DeadLetter, Decided, Selection
+    from scheduler.wire.fleet import Queue, Worker
+    from scheduler.wire.runs import Cancelled, Explanation
+    from scheduler.wire.tasks import Created, PlannedFire, Task
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
 _HOME = {
-    "asynchronous": ["AsyncClient"],
-    "errors": [
+    "client.asynchronous": ["AsyncClient"],
+    "client.errors": [
         "ApiError",
         "BadAnswer",
         "ClientError",
@@ -65,23 +57,15 @@ _HOME = {
         "Unreachable",
         "WaitTimeout",
     ],
-    "fleet": ["Selection"],
-    "logs": ["LogAttempt", "LogChunk", "LogEvent", "LogGap"],
-    "models": [
-        "Cancelled",
-        "Created",
-        "DeadLetter",
-        "Decided",
-        "Explanation",
-        "PlannedFire",
-        "Queue",
-        "Task",
-        "Worker",
-    ],
-    "retry": ["NO_RETRIES", "PATIENT", "RetryPolicy"],
-    "sync": ["Client"],
-    "runs": ["Attempt", "Run"],
-    "tasks": ["TaskSpec"],
+    "client.logs": ["LogAttempt", "LogChunk", "LogEvent", "LogGap"],
+    "client.retry": ["NO_RETRIES", "PATIENT", "RetryPolicy"],
+    "client.sync": ["Client"],
+    "domain.run": ["Attempt", "Run"],
+    "domain.task": ["TaskSpec"],
+    "wire.dead_letters": ["DeadLetter", "Decided", "Selection"],
+    "wire.fleet": ["Queue", "Worker"],
+    "wire.runs": ["Cancelled", "Explanation"],
+    "wire.tasks": ["Created", "PlannedFire", "Task"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -127,4 +111,4 @@ def __getattr__(name: str) -> object:
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{module}"), name)
+    return getattr(import_module(f"scheduler.{module}"), name)

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
 from scheduler.client.exchange import Id, Operation, ask, build, decoded, path_of
-from scheduler.client.models import DeadLetter, Decided, Queue, QueueState, Readiness, Worker
 from scheduler.client.pages import Listing, Page
-
-
-class Selection(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
-    """Open dead letters by id, or the newest `limit` that match."""
-
-    ids: list[UUID] | None = None
-    queue: str | None = None
-    task_id: UUID | None = None
-    reason: str | None = None
-    limit: int = 1000
+from scheduler.wire.dead_letters import DeadLetter, Decided, Selection
+from scheduler.wire.fleet import Queue, QueueState, Worker
+from scheduler.wire.health import Readiness
 
 
 def workers() -> Listing[Worker]:

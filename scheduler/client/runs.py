@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from scheduler.client.errors import NotFound, WaitTimeout
 from scheduler.client.exchange import Id, Operation, ask, build, decoded, path_of, pause
-from scheduler.client.models import Cancelled, Explanation, FenceCheck
 from scheduler.client.pages import Listing, Page
 from scheduler.domain.run import TERMINAL, Attempt, Run
+from scheduler.wire.runs import Cancelled, Explanation, FenceCheck
 
 _SHORTEST_POLL = 0.02
 _LONGEST_POLL = 1.0

@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 
 from scheduler.client.exchange import Id, Operation, ask, build, decoded, path_of
-from scheduler.client.models import Cancelled, Created, PlannedFire, Task
 from scheduler.client.pages import Listing, Page
 from scheduler.domain.run import Run
 from scheduler.domain.task import TaskSpec, encode_spec
+from scheduler.wire.runs import Cancelled
+from scheduler.wire.tasks import Created, PlannedFire, Task
 
 BATCH_TASKS = 10_000
 BATCH_BYTES = 8 * 1024 * 1024

@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from scheduler.store.database import Database, Executor
 from scheduler.store.pages import LAST_ID, WALK, Page, page_of
-
-
-class DeadLetter(msgspec.Struct, kw_only=True, frozen=True):
-    """One dead letter, with what its run's last attempt left."""
-
-    id: UUID
-    run_id: UUID
-    task_id: UUID
-    namespace: str
-    task_name: str
-    queue: str
-    reason: str
-    attempt: int
-    failures: int
-    losses: int
-    exit_code: int | None
-    output_tail: str | None
-    state: Literal["open", "replayed", "discarded"]
-    created_at: datetime
+from scheduler.wire.dead_letters import DeadLetter
 
 
 class DeadLetterFilter(msgspec.Struct, kw_only=True, frozen=True):

@@ -14,21 +14,7 @@ from scheduler.domain.task import TaskSpec
 from scheduler.store.database import Database, Executor
 from scheduler.store.execution import Settled, settle_onward
 from scheduler.store.pages import LAST_ID, WALK, Page, page_of
-
-TaskStatus = RunState | Literal["scheduled", "paused"]
-
-
-class LastRun(msgspec.Struct, kw_only=True, frozen=True):
-    """The newest run of a task, in short."""
-
-    id: UUID
-    state: RunState
-    reason: str | None
-    scheduled_for: datetime | None
-    started_at: datetime | None
-    finished_at: datetime | None
-    exit_code: int | None
-    attempt: int
+from scheduler.wire.tasks import Fire, LastRun, TaskStatus
 
 
 class StoredTask(msgspec.Struct, kw_only=True, frozen=True):
@@ -115,17 +101,6 @@ class Definition(msgspec.Struct, frozen=True):
     upstream: list[UUID]
 
 
-class PlannedFire(msgspec.Struct, kw_only=True, frozen=True):
-    """What became of one planned fire, or of a stretch of missed ones (up to `until`, `count` of them)."""
-
-    scheduled_for: datetime
-    disposition: str
-    run_id: UUID | None
-    until: datetime | None
-    count: int
-    decided_at: datetime
-
-
 class NewRun(msgspec.Struct, kw_only=True, frozen=True):
     """A run made by hand. `waits_for` are runs of the same task that must end first."""
 
@@ -169,10 +144,10 @@ class Tasks:
         rows = await self._database.fetch(statement, namespace, after or LAST_ID, limit + 1, walk, wanted.queue, *extra)
         return page_of(rows, limit, walk, _stored, key="run_id" if by_run else "id")
 
-    async def fires(self, task_id: UUID, before: datetime | None, limit: int) -> Page[PlannedFire]:
+    async def fires(self, task_id: UUID, before: datetime | None, limit: int) -> Page[Fire]:
         """Return what became of a task's planned fires, latest first."""
         rows = await self._database.fetch("list_fires", task_id, before or _END_OF_TIME, limit + 1)
-        items = [PlannedFire(**dict(row)) for row in rows[:limit]]
+        items = [Fire(**dict(row)) for row in rows[:limit]]
         return Page(items, items[-1].scheduled_for if len(rows) > limit else None)
 
     async def planned_near(self, minutes: Sequence[datetime]) -> list[int]:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.cli.crontab_plan import plan_import
-from scheduler.client.models import Task
 from scheduler.domain.task import TaskSpec
+from scheduler.wire.tasks import Task
 
 
 def line(number: int, program: str, schedule: str = "@daily") -> TaskSpec:
@@ -33,7 +33,12 @@ def stored(spec: TaskSpec, number: int = 0) -> Task:
         status="scheduled",
         version=1,
         created_at=now,
+        created_by="test",
         updated_at=now,
+        updated_by="test",
+        paused=False,
+        next_fire_at=None,
+        last_run=None,
     )
 
 

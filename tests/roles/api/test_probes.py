@@ -5,11 +5,11 @@ import msgspec
 import openapi_spec_validator
 
 from scheduler.api.openapi import document
-from scheduler.api.payloads import DeepHealth, Readiness
 from scheduler.api.routes import ROUTES
 from scheduler.api.settings import ApiSettings
 from scheduler.store import migrate
 from scheduler.store.database import Database
+from scheduler.wire.health import DeepHealth, Readiness
 from tests.roles.api.support import Client, FakeWorker, running_api
 from tests.support import ServerHandle, until
 

@@ -5,8 +5,8 @@ import uuid
 import anyio
 import msgspec
 
-from scheduler.api.payloads import TaskAnswer
 from scheduler.domain.run import Run
+from scheduler.wire.tasks import Task
 from tests.roles.api.support import Client, FakeWorker
 
 UNKNOWN = "0190a5c0-0000-7000-8000-000000000000"
@@ -23,7 +23,7 @@ async def test_a_created_task_answers_with_all_its_fields_and_is_read_back_the_s
     assert (task["timeout"], task["queue"], task["retry"]["max_attempts"]) == (300.0, "default", 1)
     assert (task["status"], task["version"], task["namespace"]) == ("pending", 1, "default")
     assert task["last_run"]["state"] == "pending"
-    msgspec.convert(task, TaskAnswer)
+    msgspec.convert(task, Task)
     read = await api.get(f"/api/tasks/{task['id']}")
     assert read.json == task
     assert read.headers["etag"] == '"1"'

@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from collections.abc import AsyncIterator
+from typing import Self, TypeVar
 
 import anyio
 import httpx2
 
-from scheduler.client import DEFAULT_SERVER, fleet
-from scheduler.client import runs as on_runs
-from scheduler.client import tasks as on_tasks
+from scheduler.client import DEFAULT_SERVER
 from scheduler.client.exchange import Fault, Id, Operation, Pause, Reply, Request, with_retries
 from scheduler.client.logs import LogEvent, LogStream
+from scheduler.client.methods import Methods
 from scheduler.client.pages import Listing
 from scheduler.client.retry import RetryPolicy
 from scheduler.client.transport import arguments, fault_of, options, reply_of
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _method(operation: Callable[P, Operation[T]]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
-    @functools.wraps(operation)
-    async def call(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.run_operation(operation(*args, **kwargs))
-
-    return call
-
-
-def _listing(operation: Callable[P, Listing[T]]) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:
-    @functools.wraps(operation)
-    async def walk(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
-        listing = operation(*args, **kwargs)
-        while not listing.finished:
-            for item in await self.run_operation(listing.next_page()):
-                yield item
-
-    return walk
-
-
-class AsyncClient:
+class AsyncClient(Methods):
     """Talks to one server, on asyncio. Use it as an async context manager, or call `close`.
 
     Every method raises ApiError when the server refuses and Unreachable when it does not answer. `timeout` in
@@ -69,41 +47,6 @@ class AsyncClient:
     async def close(self) -> None:
         """Close every connection."""
         await self._http.aclose()
-
-    submit = _method(on_tasks.submit)
-    submit_batch = _method(on_tasks.submit_batch)
-    submit_many = _method(on_tasks.submit_many)
-    task = _method(on_tasks.task)
-    tasks = _listing(on_tasks.tasks)
-    replace_task = _method(on_tasks.replace_task)
-    edit_task = _method(on_tasks.edit_task)
-    delete_task = _method(on_tasks.delete_task)
-    trigger = _method(on_tasks.trigger)
-    pause_task = _method(on_tasks.pause_task)
-    resume_task = _method(on_tasks.resume_task)
-    cancel_task = _method(on_tasks.cancel_task)
-    plan = _method(on_tasks.plan)
-
-    run = _method(on_runs.run)
-    runs = _listing(on_runs.runs)
-    attempts = _method(on_runs.attempts)
-    explain = _method(on_runs.explain)
-    cancel_run = _method(on_runs.cancel_run)
-    retry_run = _method(on_runs.retry_run)
-    wait = _method(on_runs.wait)
-    logs = _method(on_runs.logs)
-    load_checkpoint = _method(on_runs.load_checkpoint)
-    fence_holds = _method(on_runs.fence_holds)
-
-    workers = _listing(fleet.workers)
-    drain_worker = _method(fleet.drain_worker)
-    queues = _listing(fleet.queues)
-    pause_queue = _method(fleet.pause_queue)
-    resume_queue = _method(fleet.resume_queue)
-    dead_letters = _listing(fleet.dead_letters)
-    replay_dead_letters = _method(fleet.replay_dead_letters)
-    discard_dead_letters = _method(fleet.discard_dead_letters)
-    ready = _method(fleet.ready)
 
     async def stream_logs(self, run_id: Id) -> AsyncIterator[LogEvent]:
         """Yield a run's output as it comes, until the run has ended; goes on where it was when cut off."""
@@ -137,6 +80,12 @@ class AsyncClient:
             return result
         finally:
             exchange.close()
+
+    async def walk(self, listing: Listing[T]) -> AsyncIterator[T]:
+        """Yield the items of all pages of a listing of these modules."""
+        while not listing.finished:
+            for item in await self.run_operation(listing.next_page()):
+                yield item
 
     async def _perform(self, step: Request | Pause) -> Reply | Fault | float:
         if isinstance(step, Pause):

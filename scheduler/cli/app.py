@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from scheduler.cli import commands, migrate, settings
+from scheduler.cli import commands, doctor, migrate, settings
 from scheduler.cli.flags import COMMON, PROCESSES
 from scheduler.cli.options import Concurrency, Config, DatabaseUrl, LogFormat, LogLevel, RedisUrl, TaskUser
 
@@ -114,5 +114,6 @@ def worker(  # noqa: PLR0913 - one per flag
 
 
 app.command(migrate.app)
+app.command(doctor.app)
 app.command(settings.app)
 commands.register(app)

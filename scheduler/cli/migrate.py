@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from cyclopts import App, Parameter
 
 from scheduler.cli import exits
+from scheduler.cli.database import with_database
 from scheduler.cli.options import Config, DatabaseUrl
-from scheduler.cli.processes import load
 
 if TYPE_CHECKING:
     from scheduler.store.database import Database  # imported for real only where it is used: help must be quick
@@ -33,7 +32,7 @@ def up(*, config: Config = None, database_url: DatabaseUrl = None) -> int:
             sys.stdout.write("nothing to do\n")
         return exits.OK
 
-    return _with_database(config, database_url, apply)
+    return with_database("dts migrate", config, database_url, apply)
 
 
 @app.command
@@ -57,31 +56,4 @@ def status(
                 sys.stdout.write(f"{state}  {migration.version}  {migration.name}\n")
         return exits.OK if all(migration.applied for migration in known) else exits.FAILURE
 
-    return _with_database(config, database_url, show)
-
-
-def _with_database(config: str | None, database_url: str | None, work: Callable[[Database], Awaitable[int]]) -> int:
-    import anyio  # noqa: PLC0415
-
-    from scheduler.store.database import Database, StoreUnavailable  # noqa: PLC0415
-
-    loaded = load({"config": config, "database.url": database_url})
-    if loaded is None:
-        return exits.CONFIG
-    url = loaded.config.database.url
-    if not url:
-        sys.stderr.write("dts: no database: give --database-url or DTS_DATABASE_URL\n")
-        return exits.CONFIG
-
-    async def main() -> int:
-        try:
-            database = await Database.connect(url, name="dts migrate", max_size=2)
-        except StoreUnavailable as error:
-            sys.stderr.write(f"dts: {error}\n")
-            return exits.UNAVAILABLE
-        try:
-            return await work(database)
-        finally:
-            await database.close()
-
-    return anyio.run(main)
+    return with_database("dts migrate", config, database_url, show)

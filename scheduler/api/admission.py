@@ -30,8 +30,9 @@ class Admission:
         self._meanwhile = 0  # taken since the last count began
         self._not_before = 0.0
 
-    def admit(self, count: int) -> None:
-        """Take `count` more runs into account. Raises Overloaded, counting nothing, if that is beyond the bound."""
+    def admit(self, namespace: str, count: int) -> None:
+        """Take `count` more runs of a namespace into account. Raises Overloaded, counting nothing, beyond the bound."""
+        del namespace  # bounds of its own come with the namespaces' quotas
         if self._estimate + count > self._bound:
             self.wake.set()
             raise Overloaded(f"{self._estimate} runs wait already; at most {self._bound} may", 5.0)
@@ -45,8 +46,6 @@ class Admission:
         started = self._clock.monotonic()
         if started < self._not_before:
             return self._not_before - started
-        limit = await self._queues.namespace_limit(self._settings.namespace)
-        self._bound = min(limit or self._settings.max_pending, self._settings.max_pending)
         # What was taken shortly before may not be committed yet: rather count some twice than miss some.
         before, self._meanwhile = self._meanwhile, 0
         counted = await self._queues.waiting(self._bound + 1)

@@ -1,7 +1,7 @@
 """The ASGI application: one pass from request to answer, with nothing between that is not needed.
 
-Order: who may talk to us → which route → its handler; any exception becomes a problem document; every answer bears
-the request id and is counted under its route's template, never under the path that was asked for.
+Order: which route → who asks, and may that one → its handler; any exception becomes a problem document; every answer
+bears the request id and is counted under its route's template, never under the path that was asked for.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class App:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._door = Door()
+        self._gate = context.gate
+        # Where no credentials are asked for, what kind of request it is must show that it comes from this machine.
+        self._door = Door() if context.settings.development else None
         self._router = Router(ROUTES)
         self._ids = (f"{os.urandom(4).hex()}-{n:x}".encode() for n in count(1))
         self._monotonic = context.clock.monotonic
@@ -60,18 +62,19 @@ class App:
         request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else next(self._ids)
         template = _UNROUTED
         try:
-            self._door.check(headers)
+            if self._door is not None:
+                self._door.check(headers)
             route, params = self._router.find(scope)
             template = route.path
-            settings = self._context.settings
+            principal, namespace = await self._gate.admit(route, params, headers, scope)
             request = Request(
                 scope,
                 receive,
                 headers,
                 params,
                 request_id=request_id.decode(),
-                namespace=settings.namespace,
-                actor=settings.actor,
+                namespace=namespace,
+                principal=principal,
             )
             response = await self._handle(route, request)
         except Exception as error:  # noqa: BLE001 - every error has an answer

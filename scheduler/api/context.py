@@ -8,6 +8,7 @@ import anyio
 import msgspec
 
 from scheduler.api.admission import Admission
+from scheduler.api.gate import Gate
 from scheduler.api.offers import Offers
 from scheduler.api.settings import ApiSettings
 from scheduler.broker import Broker
@@ -43,6 +44,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     explain: Explain
     offers: Offers
     admission: Admission
+    gate: Gate
     health: Health
     metrics: Metrics
     stopping: anyio.Event
@@ -75,6 +77,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             explain=Explain(database),
             offers=Offers(broker, clock),
             admission=Admission(queues, clock, settings),
+            gate=Gate(settings),
             health=health,
             metrics=metrics,
             stopping=stopping,

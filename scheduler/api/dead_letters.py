@@ -43,7 +43,7 @@ async def replay_dead_letters(api: Context, request: Request) -> Reply:
         await _edit_tasks(api, request, {task_id for _, task_id, state in letters.values() if state == "open"}, wanted)
     revivable = await api.runs.revivable(request.namespace, run_ids)
     specs = [(r.run_id, r.spec) for r in revivable.values() if not r.deleted]
-    api.admission.admit(len(specs))
+    api.admission.admit(request.namespace, len(specs))
     async with api.database.transaction() as executor:
         revived = set(await api.runs.revive(executor, request.namespace, specs, request.actor))
     if revived:

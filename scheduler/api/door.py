@@ -1,4 +1,4 @@
-"""Who may talk to a server without authentication: this machine, by a loopback name, from no foreign web page.
+"""Who may talk to a server in development mode: this machine, by a loopback name, from no foreign web page.
 
 A web page cannot read another origin's answers, but by DNS rebinding it may become the same origin under its own name:
 hence the Host header must be a loopback name. A page of another origin may still send simple requests: hence an Origin,
@@ -53,7 +53,7 @@ class Door:
             raise Refusal(400, "malformed", "a request needs a Host header")
         if not is_loopback(_host_of(host.decode("latin-1"))):
             raise Refusal(
-                403, "forbidden-host", "until authentication is configured, use localhost or 127.0.0.1 as the host"
+                403, "forbidden-host", "a server in development mode answers to localhost or 127.0.0.1 as the host"
             )
         self._remember(self._good_hosts, host)
 

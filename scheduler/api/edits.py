@@ -20,6 +20,7 @@ from scheduler.api.payloads import task_answer
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, etag
 from scheduler.api.tasks import demand_version
+from scheduler.domain.access import defines_command
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput
 from scheduler.domain.lane import lane_of
 from scheduler.domain.task import TaskSpec, decode_spec, encode_spec
@@ -79,10 +80,13 @@ async def change_definition(
 ) -> None:
     """Store a new definition of a task that was just read; nothing happens if it says what the old one says.
 
-    Raises InvalidInput, PreconditionFailed, or Conflict if the task was changed meanwhile.
+    Raises InvalidInput, PreconditionFailed, Forbidden, or Conflict if the task was changed meanwhile.
     """
     now = api.clock.now()
     old = decode_spec(task.spec)
+    request.principal.demand("task:write")
+    if defines_command(old, wanted):
+        request.principal.demand("command:define")
     spec = await _valid(api, task, old, normalise(wanted, now))
     spec_json = encode_spec(spec)
     if spec == old:

@@ -21,17 +21,17 @@ class NotLoopback(ValueError):
     """Binding to this address would let everybody on the network run commands."""
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises NotLoopback, or OSError if the address is taken."""
-    if not is_loopback(host):
-        raise NotLoopback(
-            f"refusing to listen on {host!r}: there is no authentication yet, and whoever reaches this address"
-            " could run commands; use 127.0.0.1 or ::1"
-        )
+def bind(host: str, port: int, *, development: bool) -> socket.socket:
+    """Return a listening socket. Raises NotLoopback in development mode, or OSError if the address is taken."""
     name = host.removeprefix("[").removesuffix("]")
+    if development and not is_loopback(name):
+        raise NotLoopback(
+            f"refusing to listen on {host!r}: there is no authentication in development mode, and whoever reaches this"
+            " address could run commands; use 127.0.0.1 or ::1"
+        )
     family, kind, protocol, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
-    if not is_loopback(str(address[0])):
-        raise NotLoopback(f"refusing to listen on {host!r}: it resolves to {address[0]}")
+    if development and not is_loopback(str(address[0])):
+        raise NotLoopback(f"refusing to listen on {host!r} in development mode: it resolves to {address[0]}")
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

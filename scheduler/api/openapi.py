@@ -11,20 +11,24 @@ import msgspec
 
 from scheduler import __version__
 from scheduler.api.context import Context
+from scheduler.api.gate import NAMESPACE_HEADER
 from scheduler.api.problems import Problem
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply
 from scheduler.api.routing import Query, Route
+from scheduler.domain.access import OPEN
 
 _TEMPLATE = "#/components/schemas/{name}"
 _EVERYWHERE = (400, 403, 500, 503)  # unreadable, wrong host, our fault, not now
+_CLOSED = (401, 404, 429)  # unknown, no such namespace, unknown too often
 _MEANINGS = {
     200: "Done",
     201: "Created",
     202: "Accepted: it will be done",
     204: "Done",
     400: "The request cannot be read, or its body has not the documented shape",
-    403: "The Host or Origin is no loopback name",
+    401: "The request does not show who sends it: no credentials, or none that hold",
+    403: "Whoever sends the request may not do this; in development mode also: Host or Origin is no loopback name",
     404: "There is no such object",
     408: "The body did not arrive in time",
     409: "The object's present state refuses the change",
@@ -32,8 +36,30 @@ _MEANINGS = {
     413: "The body is too large",
     415: "The body's content type is not accepted here",
     422: "Well-formed, but it means something impossible",
+    429: "Too often: see Retry-After",
     500: "The server failed",
     503: "Not now: the database is away, or too much waits; see Retry-After",
+}
+
+
+_SCHEMES = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key (`dts_ID.SECRET`) or a JWT. The permission that each operation needs stands beside"
+        " this scheme's name. Not asked for in development mode.",
+    },
+    "run": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "What a running command finds in DTS_RUN_TOKEN: opens this operation for that run.",
+    },
+}
+_NAMESPACE = {
+    "name": NAMESPACE_HEADER,
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "Which namespace this is about: by default the caller's only one, else `default`.",
 }
 
 
@@ -73,7 +99,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": _SCHEMES},
     }
 
 
@@ -93,6 +119,8 @@ def _operation(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
         for name in re.findall(r"{(\w+)}", route.path)
     ]
     parameters += [_query(query, schema_of) for query in route.query]
+    if route.permission != OPEN:
+        parameters.append(_NAMESPACE)
     if 412 in route.errors:
         description = "Only if the object is at this version: its ETag."
         parameters.append(
@@ -103,12 +131,21 @@ def _operation(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
         "summary": route.summary,
         "description": (route.handler.__doc__ or "").strip(),
         "tags": [route.tag],
+        "security": _security(route),
         "parameters": parameters,
         "responses": _responses(route, schema_of),
     }
     if route.request is not None:
         operation["requestBody"] = {"required": True, "content": _content(route, schema_of)}
     return operation
+
+
+def _security(route: Route) -> list[dict[str, list[str]]]:
+    """Say what opens the route: a key or token with its permission, or a run's own token, or nothing at all."""
+    if route.permission == OPEN:
+        return []
+    schemes: list[dict[str, list[str]]] = [{"bearer": [route.permission]}]
+    return [*schemes, {"run": []}] if route.run_token else schemes
 
 
 def _query(query: Query, schema_of: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +174,8 @@ def _responses(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
         elif body is not None:
             responses[str(status)]["content"] = {"application/json": {"schema": schema_of[repr(body)]}}
     problem = {"application/problem+json": {"schema": schema_of[repr(Problem)]}}
-    for status in sorted({*_EVERYWHERE, *route.errors}):
+    closed = _CLOSED if route.permission != OPEN else ()
+    for status in sorted({*_EVERYWHERE, *closed, *route.errors}):
         answer = responses.setdefault(
             str(status), {"description": _MEANINGS[status], "headers": _headers(status, route), "content": {}}
         )
@@ -148,7 +186,7 @@ def _responses(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
 def _headers(status: int, route: Route) -> dict[str, Any]:
     text = {"schema": {"type": "string"}}
     headers: dict[str, Any] = {"X-Request-ID": text}
-    if status == 503:
+    if status in (429, 503):
         headers["Retry-After"] = text
     if status == 201 and not route.path.endswith("/batch"):
         headers["Location"] = text

@@ -6,6 +6,7 @@ one type, `detail` belongs to this one, `errors` points into the request. A prob
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import asyncpg
@@ -16,10 +17,13 @@ from scheduler.domain.errors import (
     Conflict,
     DomainError,
     FieldError,
+    Forbidden,
     InvalidInput,
     NotFound,
     Overloaded,
     PreconditionFailed,
+    TooMany,
+    Unauthenticated,
 )
 from scheduler.store.database import StoreUnavailable
 
@@ -28,8 +32,11 @@ _TITLES = {
     "wrong-shape": "The body has not the documented shape",
     "invalid": "The request is well-formed but means something impossible",
     "not-found": "There is no such object",
+    "unauthenticated": "The request does not show who sends it",
+    "forbidden": "Whoever sends the request may not do this",
+    "too-many": "Too often; try again later",
     "method-not-allowed": "The resource does not answer this method",
-    "forbidden-host": "This server answers on loopback names only",
+    "forbidden-host": "In development mode the server answers on loopback names only",
     "conflict": "The object's present state refuses the change",
     "precondition-failed": "The object has changed",
     "too-large": "The body is too large",
@@ -114,6 +121,8 @@ def _meaning(error: Exception) -> _Meaning:
     match error:
         case Refusal():
             meaning = _Meaning(error.status, error.kind, str(error), error.errors, headers=error.headers)
+        case Unauthenticated() | Forbidden() | TooMany() | Overloaded():
+            meaning = _turned_away(error)
         case InvalidInput():
             meaning = _Meaning(422, "invalid", _summary(error.errors), error.errors)
         case NotFound():
@@ -122,9 +131,6 @@ def _meaning(error: Exception) -> _Meaning:
             meaning = _Meaning(409, "conflict", str(error), code=error.code)
         case PreconditionFailed():
             meaning = _Meaning(412, "precondition-failed", str(error), headers=[etag(error.actual)])
-        case Overloaded():
-            retry = b"%d" % max(1, round(error.retry_after))
-            meaning = _Meaning(503, "overloaded", str(error), headers=[(b"retry-after", retry)])
         case StoreUnavailable():
             detail = "the database is away; what was asked for may or may not have been done"
             meaning = _Meaning(503, "unavailable", detail, headers=[(b"retry-after", b"1")])
@@ -134,6 +140,16 @@ def _meaning(error: Exception) -> _Meaning:
         case asyncpg.CharacterNotInRepertoireError() | asyncpg.UntranslatableCharacterError():
             meaning = _Meaning(422, "invalid", "a text holds a character that cannot be stored")
     return meaning
+
+
+def _turned_away(error: Unauthenticated | Forbidden | TooMany | Overloaded) -> _Meaning:
+    if isinstance(error, Unauthenticated):
+        return _Meaning(401, "unauthenticated", str(error), headers=[(b"www-authenticate", b'Bearer realm="dts"')])
+    if isinstance(error, Forbidden):
+        return _Meaning(403, "forbidden", str(error), code=error.permission)
+    status, kind = (429, "too-many") if isinstance(error, TooMany) else (503, "overloaded")
+    wait = b"%d" % max(1, math.ceil(error.retry_after))
+    return _Meaning(status, kind, str(error), headers=[(b"retry-after", wait)])
 
 
 def _summary(errors: Sequence[FieldError]) -> str:

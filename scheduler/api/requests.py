@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope
 
 from scheduler.api.pointers import field_error, pointer
 from scheduler.api.problems import Refusal, malformed, wrong_shape
+from scheduler.domain.access import Principal
 from scheduler.domain.errors import FieldError, InvalidInput, NotFound
 
 T = TypeVar("T")
@@ -24,9 +25,9 @@ _JSON_TYPES = frozenset({"application/json", "application/merge-patch+json", "te
 
 
 class Request:
-    """One HTTP request. `params` are the decoded path parameters, `namespace` and `actor` whom it speaks for."""
+    """One HTTP request. `params` are the decoded path parameters; `principal` asks, about objects of `namespace`."""
 
-    __slots__ = ("_body", "_query", "_receive", "actor", "headers", "namespace", "params", "request_id", "scope")
+    __slots__ = ("_body", "_query", "_receive", "headers", "namespace", "params", "principal", "request_id", "scope")
 
     def __init__(
         self,
@@ -37,17 +38,22 @@ class Request:
         *,
         request_id: str,
         namespace: str,
-        actor: str,
+        principal: Principal,
     ) -> None:
         self.scope = scope
         self.headers = headers
         self.params = params
         self.request_id = request_id
         self.namespace = namespace
-        self.actor = actor
+        self.principal = principal
         self._receive = receive
         self._query: dict[str, str] | None = None
         self._body: bytes | None = None
+
+    @property
+    def actor(self) -> str:
+        """Who is written down as having made a change."""
+        return self.principal.name
 
     @property
     def receive(self) -> Receive:

@@ -43,7 +43,7 @@ async def serve(  # noqa: PLR0913 - a composition root takes what it composes
     caller's, who also runs `broker.run`. Raises NotLoopback, or OSError if the address is taken, before anything is
     started.
     """
-    listener = listener or bind(settings.host, settings.port)
+    listener = listener or bind(settings.host, settings.port, development=settings.development)
     port: int = listener.getsockname()[1]
     context = Context.over(database, broker, clock, health, settings, stopping=stop, metrics=metrics or Metrics())
     app = App(context)

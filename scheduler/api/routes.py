@@ -7,6 +7,7 @@ from typing import Any
 from scheduler.api import dead_letters, edits, fleet, logs, payloads, probes, runs, submit, tasks, triggers
 from scheduler.api.openapi import openapi
 from scheduler.api.routing import Query, Route
+from scheduler.domain.access import OPEN, Open, Permission
 from scheduler.domain.run import Run, RunState
 from scheduler.domain.task import TaskSpec
 from scheduler.wire.dead_letters import Replay, Selection
@@ -31,6 +32,7 @@ _TASKS: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/tasks",
+        permission="command:define",
         handler=submit.create_task,
         summary="Create a task",
         tag="tasks",
@@ -42,6 +44,7 @@ _TASKS: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/tasks/batch",
+        permission="command:define",
         handler=submit.create_batch,
         summary="Create many tasks, all or nothing",
         tag="tasks",
@@ -54,6 +57,7 @@ _TASKS: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/tasks",
+        permission="task:read",
         handler=tasks.list_tasks,
         summary="List tasks",
         tag="tasks",
@@ -70,6 +74,7 @@ _TASKS: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/tasks/{id}",
+        permission="task:read",
         handler=tasks.get_task,
         summary="Read a task",
         tag="tasks",
@@ -79,6 +84,7 @@ _TASKS: tuple[Route, ...] = (
     Route(
         method="PUT",
         path="/api/tasks/{id}",
+        permission="task:write",
         handler=edits.replace_task,
         summary="Replace a task's definition",
         tag="tasks",
@@ -90,6 +96,7 @@ _TASKS: tuple[Route, ...] = (
     Route(
         method="PATCH",
         path="/api/tasks/{id}",
+        permission="task:write",
         handler=edits.patch_task,
         summary="Change a task's definition (merge patch)",
         tag="tasks",
@@ -102,6 +109,7 @@ _TASKS: tuple[Route, ...] = (
     Route(
         method="DELETE",
         path="/api/tasks/{id}",
+        permission="task:write",
         handler=tasks.delete_task,
         summary="Delete a task",
         tag="tasks",
@@ -112,6 +120,7 @@ _TASKS: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/tasks/{id}/trigger",
+        permission="run:control",
         handler=triggers.trigger_task,
         summary="Run a task now",
         tag="tasks",
@@ -121,6 +130,7 @@ _TASKS: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/tasks/{id}/cancel",
+        permission="run:control",
         handler=tasks.cancel_task,
         summary="Cancel a task's live runs",
         tag="tasks",
@@ -130,6 +140,7 @@ _TASKS: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/tasks/{id}/pause",
+        permission="task:control",
         handler=tasks.pause_task,
         summary="Pause a task",
         tag="tasks",
@@ -139,6 +150,7 @@ _TASKS: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/tasks/{id}/resume",
+        permission="task:control",
         handler=tasks.resume_task,
         summary="Resume a paused task",
         tag="tasks",
@@ -148,6 +160,7 @@ _TASKS: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/tasks/{id}/plan",
+        permission="task:read",
         handler=tasks.plan_task,
         summary="When a task fires next",
         tag="tasks",
@@ -161,6 +174,7 @@ _TASKS: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/tasks/{id}/fires",
+        permission="task:read",
         handler=tasks.list_fires,
         summary="What became of planned fires",
         tag="tasks",
@@ -171,6 +185,7 @@ _TASKS: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/tasks/{id}/runs",
+        permission="run:read",
         handler=runs.list_runs_of_task,
         summary="List a task's runs",
         tag="runs",
@@ -184,6 +199,7 @@ _RUNS: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/runs",
+        permission="run:read",
         handler=runs.list_runs,
         summary="List runs",
         tag="runs",
@@ -199,6 +215,7 @@ _RUNS: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/runs/{id}",
+        permission="run:read",
         handler=runs.get_run,
         summary="Read a run",
         tag="runs",
@@ -208,6 +225,7 @@ _RUNS: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/runs/{id}/attempts",
+        permission="run:read",
         handler=runs.list_attempts,
         summary="List a run's attempts",
         tag="runs",
@@ -217,6 +235,8 @@ _RUNS: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/runs/{id}/logs",
+        permission="log:read",
+        run_token=True,
         handler=logs.read_logs,
         summary="Read or follow a run's output",
         tag="runs",
@@ -232,6 +252,8 @@ _RUNS: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/runs/{id}/outputs",
+        permission="run:read",
+        run_token=True,
         handler=runs.get_outputs,
         summary="Read a run's outputs",
         tag="runs",
@@ -241,6 +263,7 @@ _RUNS: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/runs/{id}/explain",
+        permission="run:read",
         handler=runs.explain_run,
         summary="Why a run is not running",
         tag="runs",
@@ -250,6 +273,7 @@ _RUNS: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/runs/{id}/cancel",
+        permission="run:control",
         handler=runs.cancel_run,
         summary="Cancel a run",
         tag="runs",
@@ -259,6 +283,7 @@ _RUNS: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/runs/{id}/retry",
+        permission="run:control",
         handler=runs.retry_run,
         summary="Run an ended run again",
         tag="runs",
@@ -268,6 +293,8 @@ _RUNS: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/runs/{id}/checkpoint",
+        permission="run:read",
+        run_token=True,
         handler=runs.get_checkpoint,
         summary="Read a run's checkpoint",
         tag="runs",
@@ -277,6 +304,8 @@ _RUNS: tuple[Route, ...] = (
     Route(
         method="PUT",
         path="/api/runs/{id}/checkpoint",
+        permission="checkpoint:write",
+        run_token=True,
         handler=runs.put_checkpoint,
         summary="Store a run's checkpoint",
         tag="runs",
@@ -289,6 +318,8 @@ _RUNS: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/runs/{id}/fence/{fence}",
+        permission="run:read",
+        run_token=True,
         handler=runs.check_fence,
         summary="Whether a fence still holds",
         tag="runs",
@@ -301,6 +332,7 @@ _DEAD_LETTERS: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/dead-letter",
+        permission="run:read",
         handler=dead_letters.list_dead_letters,
         summary="List open dead letters",
         tag="dead letters",
@@ -316,6 +348,7 @@ _DEAD_LETTERS: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/dead-letter/replay",
+        permission="run:control",
         handler=dead_letters.replay_dead_letters,
         summary="Run dead letters again",
         tag="dead letters",
@@ -327,6 +360,7 @@ _DEAD_LETTERS: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/dead-letter/discard",
+        permission="run:control",
         handler=dead_letters.discard_dead_letters,
         summary="Close dead letters",
         tag="dead letters",
@@ -341,6 +375,7 @@ _FLEET: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/workers",
+        permission="fleet:read",
         handler=fleet.list_workers,
         summary="List workers",
         tag="fleet",
@@ -349,6 +384,7 @@ _FLEET: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/workers/{id}/drain",
+        permission="worker:control",
         handler=fleet.drain_worker,
         summary="Drain a worker",
         tag="fleet",
@@ -358,6 +394,7 @@ _FLEET: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/queues",
+        permission="fleet:read",
         handler=fleet.list_queues,
         summary="List queues",
         tag="fleet",
@@ -366,6 +403,7 @@ _FLEET: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/queues/{name}/pause",
+        permission="queue:control",
         handler=fleet.pause_queue,
         summary="Pause a queue",
         tag="fleet",
@@ -375,6 +413,7 @@ _FLEET: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/queues/{name}/resume",
+        permission="queue:control",
         handler=fleet.resume_queue,
         summary="Resume a queue",
         tag="fleet",
@@ -384,22 +423,30 @@ _FLEET: tuple[Route, ...] = (
 )
 
 
-def _probe(path: str, handler: Any, summary: str, responses: dict[int, Any]) -> Route:
-    return Route(method="GET", path=path, handler=handler, summary=summary, tag="health", responses=responses)
+def _probe(path: str, permission: Permission | Open, handler: Any, summary: str, responses: dict[int, Any]) -> Route:
+    return Route(
+        method="GET",
+        path=path,
+        permission=permission,
+        handler=handler,
+        summary=summary,
+        tag="health",
+        responses=responses,
+    )
 
 
 _READINESS = {200: Readiness, 503: Readiness}
 _DEEP = {200: DeepHealth, 503: DeepHealth}
 
 _PROBES: tuple[Route, ...] = (
-    _probe("/health/live", probes.live, "Whether this process answers", {200: Liveness}),
-    _probe("/livez", probes.live, "The same as /health/live", {200: Liveness}),
-    _probe("/health/ready", probes.ready, "Whether work is accepted", _READINESS),
-    _probe("/readyz", probes.ready, "The same as /health/ready", _READINESS),
-    _probe("/health/deep", probes.deep, "How everything is", _DEEP),
-    _probe("/healthz", probes.deep, "The same as /health/deep", _DEEP),
-    _probe("/metrics", probes.metrics, "Metrics for Prometheus", {200: ("text/plain",)}),
-    _probe("/openapi.json", openapi, "This document", {200: dict[str, Any]}),
+    _probe("/health/live", OPEN, probes.live, "Whether this process answers", {200: Liveness}),
+    _probe("/livez", OPEN, probes.live, "The same as /health/live", {200: Liveness}),
+    _probe("/health/ready", OPEN, probes.ready, "Whether work is accepted", _READINESS),
+    _probe("/readyz", OPEN, probes.ready, "The same as /health/ready", _READINESS),
+    _probe("/health/deep", "health:read", probes.deep, "How everything is", _DEEP),
+    _probe("/healthz", "health:read", probes.deep, "The same as /health/deep", _DEEP),
+    _probe("/metrics", "metrics:read", probes.metrics, "Metrics for Prometheus", {200: ("text/plain",)}),
+    _probe("/openapi.json", OPEN, openapi, "This document", {200: dict[str, Any]}),
 )
 
 ROUTES: tuple[Route, ...] = (*_TASKS, *_RUNS, *_DEAD_LETTERS, *_FLEET, *_PROBES)

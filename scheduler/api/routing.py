@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from scheduler.api.problems import Refusal
+from scheduler.domain.access import Open, Permission
 
 if TYPE_CHECKING:
     from scheduler.api.context import Context
@@ -32,11 +33,14 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     `path` is a template: `/api/tasks/{id}`. `request` is the type of the JSON body (None: there is none),
     `responses` the documented answers: status → type of the JSON body, a media type as text, or None for no body.
-    `errors` are the statuses of problems beyond those that every route may answer with.
+    `errors` are the statuses of problems beyond those that every route may answer with. `permission` is what whoever
+    asks must hold; there is no default, so that nothing is open by being forgotten. A run's own token opens the routes
+    under `/api/runs/{id}` that say so (`run_token`), for that run.
     """
 
     method: str
     path: str
+    permission: Permission | Open
     handler: Handler
     summary: str
     tag: str
@@ -47,6 +51,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     optional_body: bool = False
     query: Sequence[Query] = ()
     example: Any = None
+    run_token: bool = False
 
     @property
     def operation(self) -> str:

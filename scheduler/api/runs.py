@@ -73,7 +73,7 @@ async def retry_run(api: Context, request: Request) -> Reply:
     revivable = found((await api.runs.revivable(request.namespace, [run_id])).get(run_id), "run", run_id)
     if revivable.deleted:
         raise Conflict("task_deleted", "its task has been deleted")
-    api.admission.admit(1)
+    api.admission.admit(request.namespace, 1)
     async with api.database.transaction() as executor:
         revived = await api.runs.revive(executor, request.namespace, [(run_id, revivable.spec)], request.actor)
     if not revived:

@@ -12,12 +12,12 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `max_pending` bounds the runs that wait (in all; a namespace may have a lower bound of its own): above it nothing
     more is taken. `drain_timeout` is how long requests under way may take once the process was asked to stop.
+    `development` lets everybody on this machine do everything without credentials, and listens to nobody else.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
-    namespace: str = "default"
-    actor: str = "anonymous"
+    development: bool = False
     max_body: int = 10 * MIB
     max_checkpoint: int = MIB
     max_batch: int = 10_000

@@ -36,7 +36,7 @@ async def trigger_task(api: Context, request: Request) -> Reply:
         free = not waits_for and spec.concurrency is None and spec.rate_limit is None
         straight = free and verdict.refused is None and await api.offers.is_open(lane)
         if verdict.refused is None:
-            api.admission.admit(1)
+            api.admission.admit(request.namespace, 1)
         await api.intake.ensure_lanes(executor, [(task.namespace, spec)])
         new = NewRun(
             run_id=api.ids.one(),

@@ -62,11 +62,15 @@ def up(  # noqa: PLR0913 - one per flag
 
 
 @app.command
-def api(
+def api(  # noqa: PLR0913 - one per flag
     *,
-    host: Annotated[str | None, Parameter(help="Loopback address to listen on. Default: 127.0.0.1.")] = None,
+    host: Annotated[str | None, Parameter(help="Address to listen on. Default: 127.0.0.1.")] = None,
     port: Annotated[int | None, Parameter(help="HTTP port. Default: 8080.")] = None,
     drain_timeout: Annotated[str | None, Parameter(help="How long requests may take when stopping.")] = None,
+    development: Annotated[
+        bool | None,
+        Parameter(negative=(), help="Ask nobody for credentials, and listen to this machine only."),
+    ] = None,
     config: Config = None,
     database_url: DatabaseUrl = None,
     redis_url: RedisUrl = None,

@@ -25,7 +25,12 @@ PROCESSES: dict[str, dict[str, str]] = {
         "--concurrency": "worker.concurrency",
         "--task-user": "worker.task_user",
     },
-    "api": {"--host": "api.host", "--port": "api.port", "--drain-timeout": "api.drain_timeout"},
+    "api": {
+        "--host": "api.host",
+        "--port": "api.port",
+        "--drain-timeout": "api.drain_timeout",
+        "--development": "auth.development",
+    },
     "scheduler": {"--lock-ttl": "scheduler.lock_ttl"},
     "worker": {
         "--name": "worker.name",

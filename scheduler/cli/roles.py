@@ -166,6 +166,7 @@ def _api(config: Config) -> Wiring:
         port=config.api.port,
         max_body=config.api.max_body,
         drain_timeout=config.api.drain_timeout,
+        development=config.auth.development,
     )
     return Wiring(run=partial(serve, settings=settings), connections=config.database.pool)
 

@@ -83,6 +83,7 @@ class _Up:
         self._config = config
         self._port = port
         self._settings: dict[str, object] = {
+            "auth.development": True,  # it is for this machine, unless told to ask for credentials
             **loaded.given(),
             "database.url": plan.database_url,
             "redis.url": plan.redis_url,

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Meta
 
-from scheduler.config.settings import CHECKS, SECRETS, SECTIONS, Config
+from scheduler.config.settings import CHECKS, SECRETS, SECTIONS, Config, contradictions
 from scheduler.config.sources import Setting, from_credentials, from_environment, from_toml
 from scheduler.domain.durations import parse_duration
 
@@ -55,6 +55,7 @@ def load(
         if value is not None:
             settings[name] = Setting(value, "command line")
     config = _build(settings, errors)
+    errors += contradictions(config)
     if errors:
         raise ConfigError(errors)
     return Loaded(config, {name: setting.source for name, setting in settings.items()})
@@ -68,6 +69,8 @@ def to_environment(values: Mapping[str, object]) -> dict[str, str]:
 def _as_text(value: object) -> str:
     if isinstance(value, dict):
         return ",".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, bool):
+        return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

@@ -27,12 +27,21 @@ class Redis(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The HTTP interface. `max_body` is in bytes. Until authentication exists it listens on loopback only."""
+    """The HTTP interface. `max_body` is in bytes."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     max_body: Annotated[int, Meta(ge=1024)] = 10 * 1024 * 1024
     drain_timeout: Seconds = 10.0
+
+
+class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may use the HTTP interface. `development`: everybody on this machine, and nobody else, without credentials.
+
+    Without it, every request but the open probes needs an API key (`dts key create`) or a token.
+    """
+
+    development: bool = False
 
 
 class Scheduler(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +88,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     database: Database = Database()
     redis: Redis = Redis()
     api: Api = Api()
+    auth: Auth = Auth()
     scheduler: Scheduler = Scheduler()
     worker: Worker = Worker()
     up: Up = Up()
@@ -104,17 +114,22 @@ def _scheme(*allowed: str) -> Callable[[Any], None]:
     return check
 
 
-def _loopback(host: str) -> None:
-    try:
-        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
-            return
-    except ValueError:
-        pass
-    raise ValueError("must be a loopback address such as 127.0.0.1: there is no authentication yet")
-
-
 CHECKS: dict[str, Callable[[Any], None]] = {
     "database.url": _scheme("postgresql", "postgres"),
     "redis.url": _scheme("redis", "rediss", "unix"),
-    "api.host": _loopback,
 }
+
+
+def contradictions(config: Config) -> list[str]:
+    """Return what is wrong with settings that are right by themselves."""
+    if config.auth.development and not _is_loopback(config.api.host):
+        why = "with auth.development, which asks nobody for credentials"
+        return [f"api.host: must be a loopback address such as 127.0.0.1 {why} (it is {config.api.host!r})"]
+    return []
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

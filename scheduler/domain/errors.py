@@ -58,3 +58,23 @@ class Overloaded(DomainError):
     def __init__(self, detail: str, retry_after: float) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class Unauthenticated(DomainError):
+    """Whoever asks has not shown who that is, or not in a way that holds."""
+
+
+class Forbidden(DomainError):
+    """Whoever asks is known and may not do this; `permission` is what was lacking, if it was one."""
+
+    def __init__(self, detail: str, permission: str | None) -> None:
+        super().__init__(detail)
+        self.permission = permission
+
+
+class TooMany(DomainError):
+    """Asked too often; `retry_after` is in seconds."""
+
+    def __init__(self, detail: str, retry_after: float) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after

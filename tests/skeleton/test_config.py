@@ -68,7 +68,6 @@ def test_every_error_is_reported_at_once_with_its_source(tmp_path: Path) -> None
     found = errors(
         {
             "DTS_X__Y": "1",
-            "DTS_API__HOST": "0.0.0.0",
             "DTS_WORKER__LEASE": "1s",
             "DTS_WORKER__DRAIN_TIMEOUT": "soon",
             "DTS_DATABASE_URL": "mysql://secret",
@@ -84,7 +83,6 @@ def test_every_error_is_reported_at_once_with_its_source(tmp_path: Path) -> None
         f"{file}: worker.labels: Expected `str`, got `int`",
         f"{file}: log.level: ",
         "DTS_X__Y: unknown section x",
-        "DTS_API__HOST: api.host: must be a loopback address",
         "DTS_WORKER__LEASE: worker.lease: Expected `float` >= 5.0 (it is '1s')",
         "DTS_WORKER__DRAIN_TIMEOUT: worker.drain_timeout: 'soon' is no duration",
         "database.url is already set by DTS_DATABASE",
@@ -92,6 +90,13 @@ def test_every_error_is_reported_at_once_with_its_source(tmp_path: Path) -> None
     ):
         assert any(part in error for error in found), (part, found)
     assert not any("secret" in error for error in found if "mysql" in error)
+
+
+def test_development_mode_is_for_this_machine_only() -> None:
+    assert load({"DTS_API__HOST": "0.0.0.0"}).api.host == "0.0.0.0"
+    (error,) = errors({"DTS_API__HOST": "0.0.0.0", "DTS_AUTH__DEVELOPMENT": "true"})
+    assert "must be a loopback address" in error
+    assert load({"DTS_API__HOST": "::1", "DTS_AUTH__DEVELOPMENT": "True"}).auth.development
 
 
 @pytest.mark.parametrize("text", ["no toml", "api = 3", "\xff".encode("latin-1").decode("latin-1") + "="])

@@ -156,7 +156,13 @@ async def running_api(
     stopping = anyio.Event()
     async with Broker.connect(redis_url, installation="test", name="api-test", clock=clock) as broker:
         context = Context.over(
-            database, broker, clock, health, settings or ApiSettings(), stopping=stopping, metrics=Metrics()
+            database,
+            broker,
+            clock,
+            health,
+            settings or ApiSettings(development=True),
+            stopping=stopping,
+            metrics=Metrics(),
         )
         async with Service("api", health=health) as service:
             service.start("intake", context.intake.run)

@@ -40,7 +40,7 @@ async def serving(database: Database, redis_url: str) -> AsyncIterator[Running]:
             clock=clock,
             health=health,
             stop=stop,
-            settings=ApiSettings(port=0, drain_timeout=3.0, log_poll=0.05),
+            settings=ApiSettings(development=True, port=0, drain_timeout=3.0, log_poll=0.05),
             task_status=task_status,
         )
 
@@ -99,7 +99,7 @@ async def test_many_at_once_share_commits(database: Database, redis_url: str) ->
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org", ""])
 def test_the_server_refuses_to_listen_to_the_network(host: str) -> None:
     with pytest.raises(NotLoopback, match="no authentication"):
-        bind(host, 0)
+        bind(host, 0, development=True)
 
 
 def test_an_address_that_is_taken_is_an_error() -> None:
@@ -107,4 +107,4 @@ def test_an_address_that_is_taken_is_an_error() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(OSError, match="in use"):
-            bind("127.0.0.1", other.getsockname()[1])
+            bind("127.0.0.1", other.getsockname()[1], development=True)

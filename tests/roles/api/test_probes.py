@@ -122,7 +122,7 @@ async def test_while_redis_is_away_submits_are_accepted(database: Database, redi
 
 
 async def test_beyond_max_pending_nothing_is_taken(database: Database, redis_url: str) -> None:
-    async with running_api(database, redis_url, ApiSettings(max_pending=3)) as api:
+    async with running_api(database, redis_url, ApiSettings(development=True, max_pending=3)) as api:
         task = await api.create()
         await api.create()
         refused = await api.post("/api/tasks/batch", [{"name": "a", "command": "true"}] * 2)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from scheduler.api import dead_letters, edits, fleet, logs, payloads, probes, runs, submit, tasks, triggers
+from scheduler.api import backfills, dead_letters, edits, fleet, logs, payloads, probes, runs, submit, tasks, triggers
 from scheduler.api.openapi import openapi
 from scheduler.api.routing import Query, Route
 from scheduler.domain.access import OPEN, Open, Permission
 from scheduler.domain.run import Run, RunState
 from scheduler.domain.task import TaskSpec
+from scheduler.wire.backfills import Backfilled, BackfillRange
 from scheduler.wire.dead_letters import Replay, Selection
 from scheduler.wire.fleet import Draining, QueueState
 from scheduler.wire.health import DeepHealth, Liveness, Readiness
@@ -126,6 +127,18 @@ _TASKS: tuple[Route, ...] = (
         tag="tasks",
         responses={201: Run},
         errors=(404, 413, 422),
+    ),
+    Route(
+        method="POST",
+        path="/api/tasks/{id}/backfill",
+        handler=backfills.backfill_task,
+        summary="Make runs for planned fires that have passed",
+        tag="tasks",
+        permission="run:control",
+        request=BackfillRange,
+        example={"from": "2026-01-01T00:00:00Z", "to": "2026-01-31T00:00:00Z", "dry_run": True},
+        responses={200: Backfilled, 201: Backfilled},
+        errors=(404, 408, 409, 413, 415, 422),
     ),
     Route(
         method="POST",

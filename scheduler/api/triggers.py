@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from scheduler.api.context import Context, found
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer, location
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.domain.lane import lane_of
 from scheduler.domain.overlap import admit
-from scheduler.domain.run import TERMINAL
 from scheduler.domain.task import decode_spec
-from scheduler.store.database import Executor
+from scheduler.store.backfill import still_live
 from scheduler.store.runs import Cancelled
 from scheduler.store.tasks import NewRun
 
@@ -32,7 +29,7 @@ async def trigger_task(api: Context, request: Request) -> Reply:
         if verdict.cancel is not None:
             cancelled = await api.runs.cancel(executor, task.namespace, active, reason=f"overlap:{spec.overlap}")
             active = [run_id for run_id, _ in cancelled.requested]
-        waits_for = await _still_live(executor, active) if verdict.waits else []
+        waits_for = await still_live(executor, active) if verdict.waits else []
         free = not waits_for and spec.concurrency is None and spec.rate_limit is None
         straight = free and verdict.refused is None and await api.offers.is_open(lane)
         if verdict.refused is None:
@@ -60,9 +57,3 @@ async def trigger_task(api: Context, request: Request) -> Reply:
         api.offers.wake_control()
     run = found(await api.runs.get(request.namespace, new.run_id), "run", new.run_id)
     return answer(run, 201, (location("/api/runs", new.run_id),))
-
-
-async def _still_live(executor: Executor, run_ids: list[UUID]) -> list[UUID]:
-    """Keep these runs from ending until the transaction does; return those that have not ended already."""
-    rows = await executor.fetch("lock_upstream_runs", sorted(run_ids))
-    return [row["id"] for row in rows if row["state"] not in TERMINAL]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ from cyclopts import App, Parameter
 
 from scheduler.cli import exits
 from scheduler.cli.connection import FLAG, REMOTE, Remote, failure, find_task, say, task_id
+from scheduler.domain.backfill import BackfillOverlap
 
 if TYPE_CHECKING:
     from scheduler.client import Client, Task
@@ -228,6 +230,43 @@ def plan(
         fires = client.plan(task_id(client, task), n=count)
         remote.output().rows(fires, columns, empty="it will not fire")
     return exits.OK
+
+
+@app.command
+def backfill(
+    task: TaskRef,
+    /,
+    *,
+    start: Annotated[str, Parameter(name="--from", help="First fire: RFC 3339, or a date (midnight UTC).")],
+    end: Annotated[str, Parameter(name="--to", help="Last fire, included: RFC 3339, or a date (midnight UTC).")],
+    cap: Annotated[int, Parameter(help="Look at so many fires at most, oldest first; up to 500.")] = 100,
+    overlap: Annotated[BackfillOverlap | None, Parameter(help="Obey this rule instead of running one by one.")] = None,
+    dry_run: Annotated[bool, FLAG, Parameter(help="Only show what would be run.")] = False,
+    remote: Remote = REMOTE,
+) -> int:
+    """Make runs for planned fires that have passed; those that have a run of their own keep it."""
+    columns: dict[str, Callable[[Any], object]] = {
+        "fire": lambda i: i.scheduled_for,
+        "result": lambda i: "would run" if dry_run and i.result == "run" else i.result,
+        "run": lambda i: i.run_id,
+        "reason": lambda i: i.reason,
+    }
+    with remote.connect() as client:
+        done = client.backfill(
+            task_id(client, task), _moment(start), _moment(end), cap=cap, overlap=overlap, dry_run=dry_run
+        )
+        remote.output().rows(done.items, columns, empty="no fires in this range")
+        if done.next_from is not None:
+            say(f"there are more: go on with --from {done.next_from:%Y-%m-%dT%H:%M:%SZ}")
+    return exits.OK
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise failure(f"{text!r} is no moment: write 2026-01-31 or 2026-01-31T08:00:00Z", exits.USAGE) from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _field(name: str) -> Callable[[Any], object]:

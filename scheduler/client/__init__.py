@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from scheduler.client.sync import Client
     from scheduler.domain.run import Attempt, Run
     from scheduler.domain.task import TaskSpec
+    from scheduler.wire.backfills import Backfilled
     from scheduler.wire.dead_letters import DeadLetter, Decided, Selection
     from scheduler.wire.fleet import Queue, Worker
     from scheduler.wire.runs import Cancelled, Explanation
-    from scheduler.wire.tasks import Created, PlannedFire, Task
+    from scheduler.wire.tasks import Created, Fire, PlannedFire, Task
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
@@ -62,10 +63,11 @@ _HOME = {
     "client.sync": ["Client"],
     "domain.run": ["Attempt", "Run"],
     "domain.task": ["TaskSpec"],
+    "wire.backfills": ["Backfilled"],
     "wire.dead_letters": ["DeadLetter", "Decided", "Selection"],
     "wire.fleet": ["Queue", "Worker"],
     "wire.runs": ["Cancelled", "Explanation"],
-    "wire.tasks": ["Created", "PlannedFire", "Task"],
+    "wire.tasks": ["Created", "Fire", "PlannedFire", "Task"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -76,6 +78,7 @@ __all__ = [
     "ApiError",
     "AsyncClient",
     "Attempt",
+    "Backfilled",
     "BadAnswer",
     "Cancelled",
     "Client",
@@ -85,6 +88,7 @@ __all__ = [
     "DeadLetter",
     "Decided",
     "Explanation",
+    "Fire",
     "InvalidRequest",
     "LogAttempt",
     "LogChunk",

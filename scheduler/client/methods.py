@@ -90,6 +90,8 @@ class Methods:
     resume_task = Method(on_tasks.resume_task)
     cancel_task = Method(on_tasks.cancel_task)
     plan = Method(on_tasks.plan)
+    backfill = Method(on_tasks.backfill)
+    fires = ListingMethod(on_tasks.fires)
 
     run = Method(on_runs.run)
     attempts = Method(on_runs.attempts)

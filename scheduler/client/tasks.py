@@ -10,10 +10,12 @@ import msgspec
 
 from scheduler.client.exchange import Id, Operation, ask, build, decoded, path_of
 from scheduler.client.pages import Listing, Page
+from scheduler.domain.backfill import BackfillOverlap
 from scheduler.domain.run import Run
 from scheduler.domain.task import TaskSpec, encode_spec
+from scheduler.wire.backfills import Backfilled, BackfillRange
 from scheduler.wire.runs import Cancelled
-from scheduler.wire.tasks import Created, PlannedFire, Task
+from scheduler.wire.tasks import Created, Fire, PlannedFire, Task
 
 BATCH_TASKS = 10_000
 BATCH_BYTES = 8 * 1024 * 1024
@@ -142,3 +144,28 @@ def plan(task_id: Id, *, n: int = 10, start: datetime | None = None) -> Operatio
     return decoded(
         (yield from ask(build("GET", path_of("api", "tasks", task_id, "plan"), query=query))), Page[PlannedFire]
     ).items
+
+
+def fires(task_id: Id, *, page: int | None = None) -> Listing[Fire]:
+    """List what became of a task's planned fires, latest first."""
+    return Listing(path_of("api", "tasks", task_id, "fires"), Fire, {"limit": page})
+
+
+def backfill(
+    task_id: Id,
+    start: datetime,
+    end: datetime,
+    *,
+    cap: int = 100,
+    overlap: BackfillOverlap | None = None,
+    dry_run: bool = False,
+) -> Operation[Backfilled]:
+    """Make runs for planned fires that have passed, from `start` to `end`; those that have a run keep it.
+
+    They go one by one unless the task, or `overlap`, says otherwise. Repeating it makes no run twice.
+    """
+    wanted = BackfillRange(start=start, end=end, cap=cap, overlap=overlap, dry_run=dry_run)
+    request = build(
+        "POST", path_of("api", "tasks", task_id, "backfill"), body=msgspec.json.encode(wanted), repeatable=True
+    )
+    return decoded((yield from ask(request)), Backfilled)

@@ -151,8 +151,7 @@ async def test_fires_older_than_any_partition_are_forgotten(database: Database) 
     history, epoch = History(database), await lead(database)
     await sql(
         database,
-        "INSERT INTO fires (task_id, scheduled_for, disposition, decided_at, epoch)"
-        " VALUES ($1, $2, 'missed', now(), 1)",
+        "INSERT INTO fires (task_id, scheduled_for, disposition, decided_at, epoch) VALUES ($1, $2, 'missed', $2, 1)",
         id_at(OLD),
         OLD,
     )

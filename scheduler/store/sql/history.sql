@@ -38,8 +38,10 @@ SELECT dts_detach_fires($1::timestamptz)
 SELECT dts_drop_detached()
 
 -- name: forget_old_fires
--- decided → (nothing): fires so old that no partition covers them (a missed stretch begins where it began)
-DELETE FROM fires_default WHERE scheduled_for <= dts_now() - make_interval(secs => $1)
+-- decided → (nothing): fires so old that no partition covers them (a missed stretch begins where it began, and a backfill
+-- goes back as far as it likes), once what was decided about them is old too
+DELETE FROM fires_default
+WHERE scheduled_for <= dts_now() - make_interval(secs => $1) AND decided_at <= dts_now() - make_interval(secs => $1)
 
 -- name: forget_dead_letters
 -- replayed | discarded → (nothing), after `$1` seconds
@@ -59,5 +61,6 @@ FROM (VALUES ('runs_default', EXISTS (SELECT FROM runs_default)),
              ('attempts_default', EXISTS (SELECT FROM attempts_default)),
              ('run_dependencies_default', EXISTS (SELECT FROM run_dependencies_default)),
              ('output_chunks_default', EXISTS (SELECT FROM output_chunks_default)),
-             ('fires_default', EXISTS (SELECT FROM fires_default))) AS d(name, used)
+             -- Old fires belong there when a backfill or a long absence goes back beyond the first week.
+             ('fires_default', EXISTS (SELECT FROM fires_default WHERE scheduled_for > decided_at - interval '7 days'))) AS d(name, used)
 WHERE used

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from scheduler.cli import exits
-from scheduler.client import DEFAULT_SERVER
 
 if TYPE_CHECKING:
     from scheduler.cli.output import Output
     from scheduler.client import Client, ClientError, Task
+    from scheduler.client.access import Access
 
 FLAG = Parameter(negative=(), show_default=False)
 """A switch that is off unless given."""
 
 _GROUP = Group("Server and output", sort_key=100)
+
+JSON = Annotated[bool, FLAG, Parameter(help="One JSON object a line, also on a terminal.", group=_GROUP)]
 
 
 @Parameter(name="*")
@@ -30,20 +32,31 @@ class Remote:
     """Where the server is and how to print what it says."""
 
     server: Annotated[
-        str,
-        Parameter(help="Where the API is.", env_var="DTS_SERVER", group=_GROUP),
-    ] = DEFAULT_SERVER
-    json: Annotated[
-        bool,
-        FLAG,
-        Parameter(help="One JSON object a line, also on a terminal.", group=_GROUP),
-    ] = False
+        str | None,
+        Parameter(help="Where the API is (or DTS_SERVER). Default: http://127.0.0.1:8080.", group=_GROUP),
+    ] = None
+    context: Annotated[
+        str | None,
+        Parameter(help="Which of `dts context list` (or DTS_CONTEXT). Default: the current one.", group=_GROUP),
+    ] = None
+    json: JSON = False
 
     def output(self) -> Output:
         """Return where the command's answers go."""
         from scheduler.cli.output import Output  # noqa: PLC0415 - not needed for help
 
         return Output(json=self.json)
+
+    def access(self) -> Access:
+        """Return where the server is and what shows it who asks; exits where that is said wrong."""
+        from scheduler.cli.contexts import BadContext, resolve  # noqa: PLC0415 - not needed for help
+
+        if self.server is not None and self.context is not None:
+            raise failure("--server and --context both say where to go; give one of them", exits.USAGE)
+        try:
+            return resolve(os.environ, self.server, self.context)
+        except BadContext as error:
+            raise failure(str(error), exits.CONFIG) from None
 
     @contextmanager
     def connect(self, *, patient: bool = False) -> Iterator[Client]:
@@ -53,15 +66,16 @@ class Remote:
         """
         from scheduler.client import PATIENT, Client, ClientError, RetryPolicy  # noqa: PLC0415 - not needed for help
 
+        access = self.access()
         try:
-            client = Client(self.server, retries=PATIENT if patient else RetryPolicy())
+            client = Client(access, retries=PATIENT if patient else RetryPolicy())
         except ValueError as error:
             raise failure(str(error), exits.USAGE) from None
         with client, _quiet_when_nobody_reads():
             try:
                 yield client
             except ClientError as error:
-                message, code = explain(error, self.server)
+                message, code = explain(error, access.server)
                 raise failure(message, code) from None
 
 
@@ -82,14 +96,22 @@ def failure(message: str, code: int = exits.FAILURE) -> SystemExit:
 
 def explain(error: ClientError, server: str) -> tuple[str, int]:
     """Return what to tell the user about an error, with what to do next, and the exit code."""
-    from scheduler.client import ApiError, BadAnswer, Overloaded, Unreachable, WaitTimeout  # noqa: PLC0415
+    from scheduler.client import (  # noqa: PLC0415 - not needed for help
+        ApiError,
+        BadAnswer,
+        Forbidden,
+        NotAuthenticated,
+        Overloaded,
+        Unreachable,
+        WaitTimeout,
+    )
 
     if isinstance(error, Unreachable):
         text = f"no answer from {server}: {error}"
         if error.sent:
             text += "\n     whether the request was carried out is not known: look before you repeat it"
         else:
-            text += "\n     start one with `dts up`, or say where it is with --server or DTS_SERVER"
+            text += "\n     start one with `dts up`, or say where it is: --server, DTS_SERVER, or `dts context`"
         return text, exits.UNAVAILABLE
     if isinstance(error, WaitTimeout):
         return f"{error}; it goes on", exits.RETRY
@@ -103,6 +125,10 @@ def explain(error: ClientError, server: str) -> tuple[str, int]:
             after = f" in {error.retry_after:g} s" if error.retry_after else " later"
             lines.append(f"     try again{after}")
             return "\n".join(lines), exits.RETRY
+        if isinstance(error, NotAuthenticated):
+            lines.append("     set DTS_API_KEY or DTS_API_KEY_FILE, or store a key: dts context add NAME URL --key")
+        if isinstance(error, Forbidden):
+            lines.append("     ask whoever administers the server for a role that may")
         if error.status >= 500 and error.problem.request_id:
             lines.append(f"     the server's log says more about request {error.problem.request_id}")
         return "\n".join(lines), exits.FAILURE

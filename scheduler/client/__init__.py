@@ -16,13 +16,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from scheduler.client.access import Access
     from scheduler.client.asynchronous import AsyncClient
     from scheduler.client.errors import (
         ApiError,
         BadAnswer,
         ClientError,
         Conflict,
+        Forbidden,
         InvalidRequest,
+        NotAuthenticated,
         NotFound,
         Overloaded,
         PreconditionFailed,
@@ -44,13 +47,16 @@ if TYPE_CHECKING:
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
 _HOME = {
+    "client.access": ["Access"],
     "client.asynchronous": ["AsyncClient"],
     "client.errors": [
         "ApiError",
         "BadAnswer",
         "ClientError",
         "Conflict",
+        "Forbidden",
         "InvalidRequest",
+        "NotAuthenticated",
         "NotFound",
         "Overloaded",
         "PreconditionFailed",
@@ -75,6 +81,7 @@ __all__ = [
     "DEFAULT_SERVER",
     "NO_RETRIES",
     "PATIENT",
+    "Access",
     "ApiError",
     "AsyncClient",
     "Attempt",
@@ -89,11 +96,13 @@ __all__ = [
     "Decided",
     "Explanation",
     "Fire",
+    "Forbidden",
     "InvalidRequest",
     "LogAttempt",
     "LogChunk",
     "LogEvent",
     "LogGap",
+    "NotAuthenticated",
     "NotFound",
     "Overloaded",
     "PlannedFire",

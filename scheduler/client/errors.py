@@ -76,6 +76,14 @@ class InvalidRequest(ApiError):
     """400, 413, 415 or 422: the request itself is wrong; sending it again will not help."""
 
 
+class NotAuthenticated(ApiError):
+    """401: the server wants to know who asks; the key is missing, wrong or expired."""
+
+
+class Forbidden(ApiError):
+    """403: whoever asks may not do that."""
+
+
 class NotFound(ApiError):
     """404: no such object, or none that the caller may see."""
 
@@ -85,7 +93,7 @@ class Conflict(ApiError):
 
 
 class PreconditionFailed(ApiError):
-    """412: the object has changed since it was read."""
+    """412: the object has changed since it was read. 428: say which version is meant."""
 
 
 class Overloaded(ApiError):
@@ -94,12 +102,15 @@ class Overloaded(ApiError):
 
 _BY_STATUS: dict[int, type[ApiError]] = {
     400: InvalidRequest,
+    401: NotAuthenticated,
+    403: Forbidden,
     404: NotFound,
     409: Conflict,
     412: PreconditionFailed,
     413: InvalidRequest,
     415: InvalidRequest,
     422: InvalidRequest,
+    428: PreconditionFailed,
     429: Overloaded,
     503: Overloaded,
 }

@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 import httpx2
 
 from scheduler.client import DEFAULT_SERVER
+from scheduler.client.access import Access
 from scheduler.client.exchange import Fault, Id, Operation, Pause, Reply, Request, with_retries
 from scheduler.client.logs import LogEvent, LogStream
 from scheduler.client.methods import Methods
@@ -24,19 +25,23 @@ class Client(Methods):
     """Talks to one server, blocking. Use it as a context manager, or call `close`.
 
     Every method raises ApiError when the server refuses and Unreachable when it does not answer. `timeout` in
-    seconds bounds each step of a request: connecting, sending, and each silence while answering.
+    seconds bounds each step of a request: connecting, sending, and each silence while answering. `server` is its
+    URL, or an `Access` that also says which certificates to trust; `namespace` is the key's own unless given.
     """
 
     def __init__(
         self,
-        server: str = DEFAULT_SERVER,
+        server: str | Access = DEFAULT_SERVER,
         *,
+        api_key: str | None = None,
+        namespace: str | None = None,
         timeout: float = 30.0,
         retries: RetryPolicy | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
+        access = server if isinstance(server, Access) else Access(server=server, api_key=api_key, namespace=namespace)
         self._retries = retries or RetryPolicy()
-        self._http = httpx2.Client(transport=transport, **options(server, timeout))
+        self._http = httpx2.Client(transport=transport, **options(access, timeout))
 
     def __enter__(self) -> Self:
         return self

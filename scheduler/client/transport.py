@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from scheduler import __version__
+from scheduler.client.access import Access
 from scheduler.client.exchange import Fault, Reply, Request
 
 # Errors that come before the first byte of the request has left.
@@ -21,15 +22,16 @@ _UNSENT = (
 )
 
 
-def options(server: str, timeout: float) -> dict[str, Any]:
-    """Return the arguments of `httpx2.Client` and `AsyncClient` for one server. Raises ValueError for no HTTP URL."""
-    parts = urlsplit(server)
+def options(access: Access, timeout: float) -> dict[str, Any]:
+    """Return the arguments of `httpx2.Client` and `AsyncClient` for one server. Raises ValueError."""
+    parts = urlsplit(access.server)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{server!r} is no server: write it as http://host:port")
+        raise ValueError(f"{access.server!r} is no server: write it as http://host:port")
     return {
-        "base_url": server.rstrip("/"),
+        "base_url": access.server.rstrip("/"),
         "timeout": timeout,
-        "headers": {"user-agent": f"dts-client/{__version__}", "accept": "application/json"},
+        "headers": {"user-agent": f"dts-client/{__version__}", "accept": "application/json", **access.headers()},
+        "verify": access.trust() if parts.scheme == "https" else True,
         "trust_env": not _is_loopback(parts.hostname),  # a proxy from the environment cannot reach our own machine
     }
 

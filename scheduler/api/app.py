@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from scheduler.api.context import Context
 from scheduler.api.door import Door
+from scheduler.api.keyed import HEADER, handle_once
 from scheduler.api.problems import reply_to
 from scheduler.api.requests import Request
 from scheduler.api.routes import ROUTES
@@ -91,9 +92,15 @@ class App:
         """Call the handler; again if the database took its transaction back because it collided with another."""
         for _ in range(_TRIES - 1):
             try:
-                return await route.handler(self._context, request)
+                return await self._attempt(route, request)
             except RETRYABLE:
                 continue
+        return await self._attempt(route, request)
+
+    async def _attempt(self, route: Route, request: Request) -> Response:
+        key = request.headers.get(HEADER)
+        if key is not None and route.method == "POST":
+            return await handle_once(self._context, route, request, key)
         return await route.handler(self._context, request)
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import msgspec
@@ -17,7 +17,7 @@ from scheduler.domain.errors import NotFound
 from scheduler.domain.ids import IdSource
 from scheduler.health import Health
 from scheduler.metrics import Metrics
-from scheduler.store.database import Database
+from scheduler.store.database import Database, Pinned
 from scheduler.store.dead_letters import DeadLetters
 from scheduler.store.explain import Explain
 from scheduler.store.intake import Intake
@@ -70,18 +70,35 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             database=database,
             broker=broker,
             intake=Intake(database),
-            tasks=Tasks(database),
-            runs=Runs(database),
-            dead_letters=DeadLetters(database),
-            queues=queues,
-            explain=Explain(database),
             offers=Offers(broker, clock),
             admission=Admission(queues, clock, settings),
             gate=Gate(settings),
             health=health,
             metrics=metrics,
             stopping=stopping,
+            **_readers(database),
         )
+
+    def within(self, pinned: Pinned) -> Context:
+        """Return a context whose every store works in one transaction, and whose offers wait for its commit."""
+        return msgspec.structs.replace(
+            self,
+            database=pinned,
+            intake=self.intake.within(pinned),
+            offers=self.offers.within_transaction(),
+            **_readers(pinned),
+        )
+
+
+def _readers(database: Database) -> dict[str, Any]:
+    """Return every store that needs nothing but a database."""
+    return {
+        "tasks": Tasks(database),
+        "runs": Runs(database),
+        "dead_letters": DeadLetters(database),
+        "queues": Queues(database),
+        "explain": Explain(database),
+    }
 
 
 def found(value: _T | None, kind: str, key: object) -> _T:

@@ -7,7 +7,8 @@ PostgreSQL has it all, and the reconciler, the leader's poll and the workers' re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from uuid import UUID
 
 import anyio
@@ -70,7 +71,7 @@ class Offers:
 
     def wake_control(self) -> None:
         """Tell the leader that there is something to promote, fire or recount."""
-        self._tell("wake:control", b"")
+        self.tell("wake:control", b"")
 
     def settled(self, settled: Settled) -> None:
         """Pass on dependents that were set free."""
@@ -82,13 +83,21 @@ class Offers:
     def cancel(self, requests: Iterable[tuple[UUID, UUID]]) -> None:
         """Tell workers that runs (run, worker) were asked to end."""
         for run_id, worker_id in requests:
-            self._tell(f"worker:{worker_id}", str(run_id).encode())
+            self.tell(f"worker:{worker_id}", str(run_id).encode())
 
     def nudge(self, worker_id: UUID) -> None:
         """Have a worker renew at once, and so hear what was asked of it."""
-        self._tell(f"worker:{worker_id}", b"")
+        self.tell(f"worker:{worker_id}", b"")
 
-    def _tell(self, channel: str, payload: bytes) -> None:
+    def within_transaction(self) -> LaterOffers:
+        """Return what takes these calls until a transaction is committed."""
+        return LaterOffers(self)
+
+    def release(self) -> None:
+        """Do nothing: here everything is said at once."""
+
+    def tell(self, channel: str, payload: bytes) -> None:
+        """Publish a message soon; the same one only once."""
         self._messages[channel, payload] = None
         self.wake.set()
 
@@ -112,3 +121,32 @@ class Offers:
             self.close({run.lane for run in queued} | self._lanes.keys())
             raise
         return 0.0 if self._queued or self._messages else None
+
+
+class LaterOffers(Offers):
+    """Gathers what a transaction that is still open has to say; `release` says it, once it is committed."""
+
+    def __init__(self, beyond: Offers) -> None:
+        self._beyond = beyond
+        self._later: list[Callable[[], None]] = []
+
+    async def is_open(self, lane: str) -> bool:
+        """Say whether a run that nothing blocks may be inserted as `queued`; a second old at most."""
+        return await self._beyond.is_open(lane)
+
+    def close(self, lanes: Iterable[str]) -> None:
+        """Stop inserting into these lanes as `queued`, from now on in this process."""
+        self._beyond.close(lanes)
+
+    def push(self, queued: Iterable[Queued | None]) -> None:
+        """Offer runs once they have been committed as queued."""
+        self._later.append(partial(self._beyond.push, list(queued)))
+
+    def release(self) -> None:
+        """Say all that was gathered."""
+        for say in self._later:
+            say()
+
+    def tell(self, channel: str, payload: bytes) -> None:
+        """Publish a message soon after the commit."""
+        self._later.append(partial(self._beyond.tell, channel, payload))

@@ -71,12 +71,14 @@ class Refusal(DomainError):
         *,
         errors: Sequence[FieldError] = (),
         headers: Sequence[Header] = (),
+        code: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.kind = kind
         self.errors = list(errors)
         self.headers = list(headers)
+        self.code = code
 
 
 def malformed(detail: str, *errors: FieldError) -> Refusal:
@@ -120,7 +122,7 @@ def _meaning(error: Exception) -> _Meaning:
     meaning = _Meaning(500, "internal", "see the server's log for this request id")
     match error:
         case Refusal():
-            meaning = _Meaning(error.status, error.kind, str(error), error.errors, headers=error.headers)
+            meaning = _Meaning(error.status, error.kind, str(error), error.errors, error.code, error.headers)
         case Unauthenticated() | Forbidden() | TooMany() | Overloaded():
             meaning = _turned_away(error)
         case InvalidInput():
@@ -128,13 +130,19 @@ def _meaning(error: Exception) -> _Meaning:
         case NotFound():
             meaning = _Meaning(404, "not-found", str(error))
         case Conflict():
-            meaning = _Meaning(409, "conflict", str(error), code=error.code)
+            retry = [(b"retry-after", b"1")] if error.code == "in_flight" else []
+            meaning = _Meaning(409, "conflict", str(error), code=error.code, headers=retry)
         case PreconditionFailed():
             meaning = _Meaning(412, "precondition-failed", str(error), headers=[etag(error.actual)])
         case StoreUnavailable():
             detail = "the database is away; what was asked for may or may not have been done"
             meaning = _Meaning(503, "unavailable", detail, headers=[(b"retry-after", b"1")])
-        case asyncpg.SerializationError() | asyncpg.DeadlockDetectedError() | asyncpg.QueryCanceledError():
+        case (
+            asyncpg.SerializationError()
+            | asyncpg.DeadlockDetectedError()
+            | asyncpg.QueryCanceledError()
+            | asyncpg.LockNotAvailableError()
+        ):
             detail = "the change collided with others and nothing was done; try again"
             meaning = _Meaning(503, "overloaded", detail, headers=[(b"retry-after", b"1")])
         case asyncpg.CharacterNotInRepertoireError() | asyncpg.UntranslatableCharacterError():

@@ -11,7 +11,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes are in bytes, times in seconds.
 
     `max_pending` bounds the runs that wait (in all; a namespace may have a lower bound of its own): above it nothing
-    more is taken. `drain_timeout` is how long requests under way may take once the process was asked to stop.
+    more is taken. `idempotency_ttl` is how long the answer to a request with an Idempotency-Key is kept.
+    `drain_timeout` is how long requests under way may take once the process was asked to stop.
     `development` lets everybody on this machine do everything without credentials, and listens to nobody else.
     """
 
@@ -26,5 +27,6 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     drain_timeout: float = 5.0
     keep_alive: float = 75.0
     submit_connections: int = 2
+    idempotency_ttl: float = 86400.0
     log_poll: float = 1.0
     sse_keepalive: float = 15.0

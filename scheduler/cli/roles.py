@@ -167,6 +167,7 @@ def _api(config: Config) -> Wiring:
         max_body=config.api.max_body,
         drain_timeout=config.api.drain_timeout,
         development=config.auth.development,
+        idempotency_ttl=config.api.idempotency_ttl,
     )
     return Wiring(run=partial(serve, settings=settings), connections=config.database.pool)
 

@@ -27,12 +27,16 @@ class Redis(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The HTTP interface. `max_body` is in bytes."""
+    """The HTTP interface.
+
+    `max_body` is in bytes; `idempotency_ttl` is how long answers are kept under an Idempotency-Key.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     max_body: Annotated[int, Meta(ge=1024)] = 10 * 1024 * 1024
     drain_timeout: Seconds = 10.0
+    idempotency_ttl: Annotated[float, Meta(gt=0, extra={"unit": "seconds"})] = 86400.0
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ a table was empty (a sequential scan, a hash join over all history) would otherw
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -69,7 +69,7 @@ class Executor:
     """Runs named statements on one connection or on whichever is free."""
 
     def __init__(self, target: Any) -> None:
-        self._target = target
+        self.target = target
 
     async def fetch(self, name: str, *args: object) -> list[Any]:
         """Return every row. Raises StoreUnavailable when the database is away."""
@@ -89,7 +89,7 @@ class Executor:
 
     async def _run(self, method: str, name: str, args: tuple[object, ...]) -> Any:
         try:
-            return await getattr(self._target, method)(STATEMENTS[name], *args)
+            return await getattr(self.target, method)(STATEMENTS[name], *args)
         except Exception as error:
             if _is_away(error):
                 raise StoreUnavailable(f"{name}: {error}") from error
@@ -156,6 +156,26 @@ class Database(Executor):
             raise
 
     @asynccontextmanager
+    async def pinned(self) -> AsyncIterator[Pinned]:
+        """Hold one connection in a transaction that can stand in the place of this database.
+
+        Whatever was put off by `once_committed` is done after the commit.
+        """
+        async with self.transaction() as executor:
+            pinned = Pinned(self, executor)
+            yield pinned
+        await pinned.do_later()
+
+    @property
+    def beyond(self) -> Database:
+        """The database as it is used after a commit: this one."""
+        return self
+
+    async def once_committed(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work`: at once, for here every transaction that was left is committed."""
+        await work()
+
+    @asynccontextmanager
     async def session(self) -> AsyncIterator[Any]:
         """Hold one raw connection, for what no statement covers (COPY, LISTEN, migrations)."""
         try:
@@ -176,3 +196,43 @@ class Database(Executor):
             await self._pool.close()
             return
         self._pool.terminate()
+
+
+class Pinned(Database):
+    """One open transaction in the place of a database: what is done through it is committed together, or not at all.
+
+    Its own transactions are savepoints. Used by one task at a time.
+    """
+
+    def __init__(self, database: Database, executor: Executor) -> None:
+        Executor.__init__(self, executor.target)
+        self._database = database
+        self._later: list[Callable[[], Awaitable[None]]] = []
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Executor]:
+        """Hold a savepoint: rolled back on an exception."""
+        async with self.target.transaction():
+            yield self
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Any]:
+        """Hold the connection of the transaction."""
+        yield self.target
+
+    @property
+    def beyond(self) -> Database:
+        """The database as it is used after the commit."""
+        return self._database
+
+    async def once_committed(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Put `work` off until the transaction is committed."""
+        self._later.append(work)
+
+    async def do_later(self) -> None:
+        """Do what was put off."""
+        for work in self._later:
+            await work()
+
+    async def close(self, *, patience: float = 2.0) -> None:
+        """Do nothing: the connection belongs to the pool."""

@@ -14,7 +14,7 @@ from scheduler.domain.lane import lane_of
 from scheduler.domain.run import Queued
 from scheduler.domain.task import TaskSpec
 from scheduler.failpoints import Point, reach
-from scheduler.store.database import Database, Executor, StoreUnavailable
+from scheduler.store.database import Database, Executor, Pinned, StoreUnavailable
 from scheduler.store.edges import Edge, judge
 from scheduler.store.execution import settle_onward
 from scheduler.store.group_commit import GroupCommit
@@ -70,10 +70,18 @@ class Intake:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known_lanes: set[str] = set()
-        self._plain: GroupCommit[NewTask, Created] = GroupCommit(self._flush_plain, max_batch=500)
+        self._plain: GroupCommit[NewTask, Created] | None = GroupCommit(self._flush_plain, max_batch=500)
+
+    def within(self, pinned: Pinned) -> Intake:
+        """Return an intake whose creations are part of a transaction; it waits for no others and needs no `run`."""
+        intake = Intake(pinned)
+        intake._known_lanes = set(self._known_lanes)
+        intake._plain = None
+        return intake
 
     async def run(self) -> None:
         """Flush single creations until cancelled."""
+        assert self._plain is not None, "within a transaction there is nothing to run"
         await self._plain.run()
 
     async def create(self, new: NewTask) -> Created:
@@ -82,7 +90,7 @@ class Intake:
         Raises Conflict (`name_taken`) for a recurring task whose name is in use, StoreUnavailable.
         """
         if new.run_id is not None and not new.edges:
-            return await self._plain.submit(new)
+            return await self._plain.submit(new) if self._plain else (await self._flush_plain([new]))[0]
         return (await self.create_batch([[new]]))[0]
 
     async def create_batch(self, chunks: Iterable[Sequence[NewTask]]) -> list[Created]:
@@ -173,10 +181,15 @@ class Intake:
         self._known_lanes |= batch.lanes
         if not batch.upstreams:
             return
-        try:
-            await settle_onward(self._database, await self._database.fetch("settle", sorted(batch.upstreams), []), ())
-        except StoreUnavailable as error:
-            _log.warning("new edges are left to the reconciler", error=str(error))
+        database = self._database.beyond
+
+        async def settle() -> None:
+            try:
+                await settle_onward(database, await database.fetch("settle", sorted(batch.upstreams), []), ())
+            except StoreUnavailable as error:
+                _log.warning("new edges are left to the reconciler", error=str(error))
+
+        await self._database.once_committed(settle)
 
     async def _insert(self, batch: _Batch, chunk: Sequence[NewTask]) -> list[Created]:
         batch.lanes |= await self.ensure_lanes(batch.executor, ((new.namespace, new.spec) for new in chunk))

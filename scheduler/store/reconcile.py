@@ -117,9 +117,10 @@ class Reconcile:
         return sum(row["kind"] == "ended" for row in rows), settled
 
     async def forget_keys(self, epoch: int, *, limit: int = 1000) -> int:
-        """Delete expired idempotency keys; return how many."""
+        """Delete up to `limit` expired keys of tasks, and as many of requests; return the larger count."""
         async with fenced(self._database, epoch) as executor:
-            return len(await executor.fetch("forget_keys", limit))
+            forgotten = len(await executor.fetch("forget_keys", limit))
+            return max(forgotten, len(await executor.fetch("forget_answers", limit)))
 
     async def forget_workers(self, epoch: int, *, older_than: float) -> int:
         """Delete workers that ended `older_than` seconds ago; return how many."""

@@ -290,13 +290,20 @@ async def test_expired_keys_and_workers_that_ended_long_ago_are_forgotten(databa
             key,
             IDS.one(),
         )
+        await execute(
+            database,
+            "INSERT INTO request_keys (namespace, actor, key, request, fingerprint, created_at, expires_at)"
+            f" VALUES ('default', 'a', $1, '', '', {now}, coalesce(({expires})::timestamptz, 'infinity'))",
+            key,
+        )
     gone, kept = await add_worker(database), await add_worker(database)
     await execute(database, f"UPDATE workers SET state = 'left', ended_at = {now} WHERE id = $1", gone)
     await reconciler(database, broker, await lead(database), dead_workers=60.0).step()
     async with database.session() as connection:
         keys = {row["key"] for row in await connection.fetch("SELECT key FROM idempotency_keys")}
+        requests = {row["key"] for row in await connection.fetch("SELECT key FROM request_keys")}
         workers = [row["id"] for row in await connection.fetch("SELECT id FROM workers")]
-    assert keys == {"new", "for ever"}
+    assert keys == requests == {"new", "for ever"}
     assert workers == [kept]
 
 

@@ -136,7 +136,7 @@ async def test_a_crash_leaves_neither_the_task_nor_the_key(
 
 
 async def test_a_key_may_be_used_again_once_it_has_expired(database: Database, redis_url: str) -> None:
-    async with running_api(database, redis_url, ApiSettings(idempotency_ttl=0.001)) as api:
+    async with running_api(database, redis_url, ApiSettings(idempotency_ttl=0.001, development=True)) as api:
         first = await api.post("/api/tasks", BODY, headers=KEY)
 
         async def another() -> bool:

@@ -86,7 +86,7 @@ class Election:
         self._clock = clock
         self._health = health
         self._lead = lead
-        self._watch = TermWatch(ttl)
+        self._watch = TermWatch(ttl, holder.id)
         self._free_since: float | None = None
         self._term: Term | None = None
 
@@ -126,8 +126,7 @@ class Election:
         self._ids.database_offset = (now - self._clock.now()).total_seconds()
         self._health.report("scheduler.term", True, f"standby: epoch {reading.epoch}, held by {reading.holder}")
         left = self._watch.observe(reading, sent=sent, received=received)
-        ours = reading.holder == self._holder.id  # we took it, or lost it, without having heard so
-        if left > 0 and not ours:
+        if left > 0:
             self._free_since = None
             return min(left, self._poll)
         if self._free_since is None:
@@ -152,7 +151,7 @@ class Election:
             return 0.0
         await reach(Point.TERM_TAKEN)
         self._term = Term(epoch, TermLease(self._ttl, sent=sent))
-        self._watch = TermWatch(self._ttl)
+        self._watch = TermWatch(self._ttl, self._holder.id)
         _log.info("leading", epoch=epoch)
         self._health.report("scheduler.term", True, f"leading: epoch {epoch}")
         self._lead(self._term)

@@ -23,6 +23,9 @@ from scheduler.domain.run import RunState
 from scheduler.domain.task import Retry, RetryRule, RuleAction
 
 EndKind = Literal["exit", "signal", "timeout", "oom", "stalled", "spawn_error", "lost", "cancelled", "drained"]
+Stop = Literal["cancelled", "timeout", "stalled", "drained", "lease"]
+"""Why an attempt was made to end. `lease`: it is, or soon may be, somebody else's."""
+
 AttemptOutcome = Literal["completed", "failed", "cancelled", "lost", "requeued"]
 
 REASONS = ("exit", "signal", "timeout", "oom", "stalled", "spawn_error", "lost")
@@ -69,6 +72,20 @@ def reason_of(end: AttemptEnd) -> str:
             return f"spawn_error:{end.detail or 'unknown'}"
         case kind:
             return kind
+
+
+def end_of(stop: Stop | None, *, exit_code: int | None, signal: str | None, on_lost: OnLost) -> AttemptEnd:
+    """Say how an attempt that had begun has ended: by itself, or because it was made to.
+
+    One that must not begin again (`on_lost` other than `retry`) is lost when it is taken from its worker or drained.
+    """
+    if stop is None:
+        return AttemptEnd(kind="exit" if signal is None else "signal", exit_code=exit_code, signal=signal)
+    if stop in {"drained", "lease"} and on_lost != "retry":
+        return AttemptEnd(kind="lost", exit_code=exit_code, signal=signal)
+    if stop == "lease":
+        return AttemptEnd(kind="lost", exit_code=exit_code, signal=signal, charged=False)
+    return AttemptEnd(kind=stop, exit_code=exit_code, signal=signal)
 
 
 def decide(

@@ -30,11 +30,13 @@ class TermReading(msgspec.Struct, frozen=True, gc=False):
 class TermWatch:
     """A standby's view: whether it may take the term now, and if not, when to look again.
 
-    All moments are seconds on the standby's own monotonic clock.
+    All moments are seconds on the standby's own monotonic clock. `me` is its id as a holder: a term that is held by
+    itself, because it took it or lost it without having heard so, is free.
     """
 
-    def __init__(self, ttl: float) -> None:
+    def __init__(self, ttl: float, me: UUID) -> None:
         self._ttl = ttl
+        self._me = me
         self._seen: TermReading | None = None
         self._since = 0.0
 
@@ -44,7 +46,7 @@ class TermWatch:
         The row is known to have stood still from the moment its first reading had arrived until the moment the latest
         one was asked for.
         """
-        if reading.holder is None:
+        if reading.holder is None or reading.holder == self._me:
             self._seen = reading
             return 0.0
         if reading != self._seen:

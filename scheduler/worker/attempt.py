@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import anyio
 
-from scheduler.domain.retry import AttemptEnd
+from scheduler.domain.retry import AttemptEnd, Stop, end_of
 from scheduler.domain.run import Claim
 from scheduler.domain.signals import name_of
 from scheduler.domain.task import TaskSpec
@@ -15,9 +14,6 @@ from scheduler.worker.capture import Capture
 from scheduler.worker.executors import Execution
 from scheduler.worker.identity import Identity
 from scheduler.worker.scratch import Files
-
-Stop = Literal["cancelled", "timeout", "stalled", "drained", "lease"]
-"""Why an attempt was made to end. `lease`: it is, or soon may be, somebody else's."""
 
 
 class Attempt:
@@ -66,13 +62,7 @@ class Attempt:
         assert self.execution is not None
         code, number = self.execution.exit_code, self.execution.exit_signal
         name = None if number is None else name_of(number)
-        if self.stop is None:
-            return AttemptEnd(kind="exit" if name is None else "signal", exit_code=code, signal=name)
-        if self.stop in {"drained", "lease"} and self.spec.on_lost != "retry":
-            return AttemptEnd(kind="lost", exit_code=code, signal=name)  # it has begun, and must not begin again
-        if self.stop == "lease":
-            return AttemptEnd(kind="lost", exit_code=code, signal=name, charged=False)
-        return AttemptEnd(kind=self.stop, exit_code=code, signal=name)
+        return end_of(self.stop, exit_code=code, signal=name, on_lost=self.spec.on_lost)
 
 
 def stall_limit(spec: TaskSpec) -> float | None:

@@ -20,7 +20,7 @@ import msgspec
 
 from scheduler.broker import Broker, BrokerUnavailable
 from scheduler.domain.clock import Clock
-from scheduler.domain.retry import AttemptEnd, decide
+from scheduler.domain.retry import AttemptEnd, Stop, decide
 from scheduler.domain.run import Claim, Outcome
 from scheduler.domain.task import TaskSpec, decode_spec
 from scheduler.failpoints import Point, reach
@@ -29,7 +29,7 @@ from scheduler.store.checkpoints import Checkpoints
 from scheduler.store.database import StoreUnavailable
 from scheduler.store.execution import Executions
 from scheduler.telemetry import get_logger
-from scheduler.worker.attempt import Attempt, Stop
+from scheduler.worker.attempt import Attempt
 from scheduler.worker.capture import Capture
 from scheduler.worker.executors import Executor
 from scheduler.worker.keeping import Keeper

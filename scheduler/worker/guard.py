@@ -21,6 +21,7 @@ import signal
 import sys
 import time
 
+from scheduler.domain.guarding import demand
 from scheduler.failpoints import Point, reach_now
 from scheduler.lifeline import call_ourselves, die_with_parent
 from scheduler.worker import linux, tree
@@ -122,22 +123,20 @@ class Guard:
 
     def _judge(self) -> None:
         """Look at the lease, do what it demands, and set the timer for the next look."""
-        deadline, ask_at = self._page.deadline, self._page.ask_at
-        now = time.clock_gettime(time.CLOCK_BOOTTIME)
-        if deadline <= 0:
-            self._timer.set(0)
-        elif now < ask_at:
-            self._timer.set(ask_at)
-        elif now < deadline:
-            self._timer.set(deadline)
-            if self._asked != deadline and not self._page.tree_empty:
-                self._asked = deadline
-                for stat in self._tasks():
-                    tree.send(stat, signal.SIGTERM)
-        elif self._page.tree_empty:
-            self._timer.set(0)  # it starts nothing before it has a lease again, and then it wakes us
-        else:
-            self._timer.set(now + 1.0)  # again, should the worker be stuck in the kernel
+        deadline = self._page.deadline
+        what, look_at = demand(
+            time.clock_gettime(time.CLOCK_BOOTTIME),
+            deadline=deadline,
+            ask_at=self._page.ask_at,
+            asked=self._asked,
+            tree_empty=self._page.tree_empty,
+        )
+        self._timer.set(look_at)
+        if what == "ask":
+            self._asked = deadline
+            for stat in self._tasks():
+                tree.send(stat, signal.SIGTERM)
+        elif what == "kill":
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             reach_now(Point.WORKER_KILLED)
             tree.kill_all(self._tasks)

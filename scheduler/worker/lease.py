@@ -9,6 +9,7 @@ import anyio
 
 from scheduler.domain.clock import Clock
 from scheduler.domain.lease import LeaseClock
+from scheduler.domain.renewal import ClaimCalls, MissingRuns
 from scheduler.domain.run import Outcome
 from scheduler.failpoints import Point, reach
 from scheduler.service import Wake
@@ -50,7 +51,7 @@ class LeaseKeeper:
         self._clock = clock
         self._claims = claims
         self._drain = drain
-        self._lacking: dict[int, int] = {}  # fence → claims begun when it was first missed
+        self._missing = MissingRuns()
         self.lost = anyio.Event()
         self.expiry_wake = Wake()
 
@@ -106,15 +107,10 @@ class LeaseKeeper:
             self._attempts.abandon_if_running(fence)
         if answer.drain_requested:
             self._drain()
+        lacking = {run.fence: run for run in answer.lacking}
         held = set(self._attempts.fences)
-        missing = {run.fence: run for run in answer.lacking if run.fence not in held}
-        known, self._lacking = self._lacking, {}
-        for fence, run in missing.items():
-            first_missed = known.get(fence)
-            if first_missed is not None and self._claims.ended_before(first_missed):
-                await self._requeue(run)
-            else:
-                self._lacking[fence] = begun if first_missed is None else first_missed
+        for fence in self._missing.given_up(lacking, held, begun=begun, calls=self._claims):
+            await self._requeue(lacking[fence])
 
     async def _requeue(self, run: Lacking) -> None:
         _log.warning("a claimed run never arrived and is requeued", run_id=str(run.run_id), fence=run.fence)
@@ -131,32 +127,21 @@ class LeaseKeeper:
             await self._executions.finish(outcome)
 
 
-class ClaimCount:
-    """Which calls that claim are under way; calls are numbered as they begin."""
+class ClaimCount(ClaimCalls):
+    """Which calls that claim are under way, and the moment when none is."""
 
     def __init__(self) -> None:
-        self.begun = 0
-        self._open: set[int] = set()
+        super().__init__()
         self._none = anyio.Event()
-
-    def begin(self) -> int:
-        """Note that a call begins; return its number."""
-        self.begun += 1
-        self._open.add(self.begun)
-        return self.begun
 
     def end(self, number: int) -> None:
         """Note that a call has ended, and that what it brought is held."""
-        self._open.discard(number)
-        if not self._open:
+        super().end(number)
+        if self.none:
             self._none.set()
 
     async def wait_until_none(self) -> None:
         """Wait until no call is under way."""
-        while self._open:
+        while not self.none:
             self._none = anyio.Event()
             await self._none.wait()
-
-    def ended_before(self, number: int) -> bool:
-        """Say whether all calls numbered up to `number` have ended."""
-        return not self._open or min(self._open) > number

@@ -7,17 +7,23 @@ import pytest
 from scheduler.domain.term import MARGIN, TermLease, TermReading, TermWatch
 
 TTL = 5.0
+ME = uuid4()
 HELD = TermReading(epoch=3, holder=uuid4(), renewal=7)
 
 
 def watch_at(*moments: float) -> float:
     """Look at an unchanged row at these moments (each look takes 0.1 s); return what the last look says is left."""
-    watch = TermWatch(TTL)
+    watch = TermWatch(TTL, ME)
     return [watch.observe(HELD, sent=moment, received=moment + 0.1) for moment in moments][-1]
 
 
 def test_a_released_term_may_be_taken_at_first_sight() -> None:
-    assert TermWatch(TTL).observe(TermReading(3, None, 7), sent=0, received=0) <= 0
+    assert TermWatch(TTL, ME).observe(TermReading(3, None, 7), sent=0, received=0) <= 0
+
+
+def test_a_term_that_the_row_calls_ours_may_be_taken_at_first_sight() -> None:
+    """We took it without hearing so, or stopped in time although nobody else took it."""
+    assert TermWatch(TTL, ME).observe(TermReading(3, ME, 7), sent=0, received=0) <= 0
 
 
 def test_a_held_term_is_left_alone_at_first_sight_however_old_it_is() -> None:
@@ -42,14 +48,14 @@ def test_time_counts_from_the_arrival_of_the_first_look_to_the_sending_of_the_la
     ],
 )
 def test_any_change_begins_the_wait_anew(other: TermReading) -> None:
-    watch = TermWatch(TTL)
+    watch = TermWatch(TTL, ME)
     watch.observe(HELD, sent=0.0, received=0.0)
     assert watch.observe(other, sent=4.9, received=4.9) == TTL
     assert watch.observe(other, sent=9.8, received=9.8) > 0
 
 
 def test_a_term_that_was_released_and_taken_is_watched_anew() -> None:
-    watch = TermWatch(TTL)
+    watch = TermWatch(TTL, ME)
     watch.observe(HELD, sent=0.0, received=0.0)
     watch.observe(TermReading(3, None, 8), sent=1.0, received=1.0)
     assert watch.observe(HELD, sent=9.0, received=9.0) == TTL
@@ -58,7 +64,7 @@ def test_a_term_that_was_released_and_taken_is_watched_anew() -> None:
 def test_a_leader_stops_before_anybody_may_follow_however_slow_the_answer_was() -> None:
     lease = TermLease(TTL, sent=10.0)  # confirmed at whatever time: what counts is when it was sent
     assert lease.remaining(10.0 + TTL * (1 - MARGIN)) == pytest.approx(0)
-    watch = TermWatch(TTL)
+    watch = TermWatch(TTL, ME)
     watch.observe(HELD, sent=10.0, received=10.0)  # the earliest moment at which a standby can see this renewal
     assert watch.observe(HELD, sent=10.0 + TTL * (1 - MARGIN), received=20.0) > 0
 

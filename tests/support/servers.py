@@ -23,6 +23,7 @@ import asyncpg
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from scheduler.embedded.account import server_account
+from scheduler.embedded.addresses import PORT, valkey_socket
 from scheduler.embedded.binaries import PostgresPrograms, find_postgres, find_valkey
 from scheduler.embedded.postgres import PostgresServer
 from scheduler.embedded.process import Command, serve
@@ -35,13 +36,18 @@ TEMPLATE = "template_dts"
 
 # Tests kill our processes, never the machine: the disk need not be waited for.
 _QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "4GB"}
+# Where PostgreSQL itself is killed, what it has committed must be with the kernel by then.
+_CRASH_SAFE = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "4GB"}
 
 
 class ServerHandle:
     """A server that a test may stop, kill, freeze and start again. Its methods block: from async tests use a thread."""
 
-    def __init__(self, portal: BlockingPortal, server: PostgresServer | ValkeyServer, pid_file: Path, url: str) -> None:
+    def __init__(
+        self, portal: BlockingPortal, server: PostgresServer | ValkeyServer, pid_file: Path, url: str, socket: Path
+    ) -> None:
         self.url = url
+        self.socket = socket
         self._portal = portal
         self._server = server
         self._pid_file = pid_file
@@ -69,6 +75,12 @@ class ServerHandle:
         self._ended.wait()
         self._future = None
 
+    def crash(self) -> None:
+        """End PostgreSQL by its immediate shutdown: every session is cut, the next start recovers."""
+        os.kill(self.pid, signal.SIGQUIT)
+        self._ended.wait()
+        self._future = None
+
     def freeze(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
 
@@ -86,7 +98,7 @@ class Servers:
     """The session's servers, and the making of isolated databases in them."""
 
     def __init__(self, portal: BlockingPortal, root: Path) -> None:
-        self._portal = portal
+        self.portal = portal
         self._root = root
         self._names = itertools.count(1)
         self._account = server_account(task_user="nobody", home=root)
@@ -100,7 +112,7 @@ class Servers:
         self.postgres = self.new_postgres("pg")
         self.valkey = self.new_valkey("vk")
 
-    def new_postgres(self, name: str) -> ServerHandle:
+    def new_postgres(self, name: str, *, crash_safe: bool = False) -> ServerHandle:
         home = self._root / name
         server = PostgresServer(
             self._postgres_programs,
@@ -108,9 +120,11 @@ class Servers:
             sockets=home / "run",
             log=home / "postgres.log",
             account=self._account,
-            settings=_QUICK,
+            settings=_CRASH_SAFE if crash_safe else _QUICK,
         )
-        return ServerHandle(self._portal, server, home / "data/postmaster.pid", server.url())
+        return ServerHandle(
+            self.portal, server, home / "data/postmaster.pid", server.url(), home / "run" / f".s.PGSQL.{PORT}"
+        )
 
     def new_valkey(self, name: str) -> ServerHandle:
         home = self._root / name
@@ -122,17 +136,17 @@ class Servers:
             account=self._account,
             databases=DATABASES,
         )
-        return ServerHandle(self._portal, server, home / "data/valkey.pid", server.url())
+        return ServerHandle(self.portal, server, home / "data/valkey.pid", server.url(), valkey_socket(home / "run"))
 
     def start(self) -> None:
         self.postgres.start()
         self.valkey.start()
-        self._portal.call(self._make_template)
-        self._spare = self._portal.start_task_soon(self._create, TEMPLATE)
+        self.portal.call(self._make_template)
+        self._spare = self.portal.start_task_soon(self._create, TEMPLATE)
 
     def stop(self) -> None:
         self._spare.result()
-        self._portal.call(self._admin.close)
+        self.portal.call(self._admin.close)
         self.postgres.stop()
         self.valkey.stop()
 
@@ -144,13 +158,13 @@ class Servers:
         """Yield the URL of a fresh database, with or without the schema."""
         if migrated:
             name = self._spare.result()
-            self._spare = self._portal.start_task_soon(self._create, TEMPLATE)
+            self._spare = self.portal.start_task_soon(self._create, TEMPLATE)
         else:
-            name = self._portal.call(self._create, "template0")
+            name = self.portal.call(self._create, "template0")
         try:
             yield self.postgres.url.replace("/dts?", f"/{name}?")
         finally:
-            self._portal.call(self._execute, f"DROP DATABASE {name} WITH (FORCE)")
+            self.portal.call(self._execute, f"DROP DATABASE {name} WITH (FORCE)")
 
     def redis_url(self, number: int) -> str:
         return self.valkey.url.replace("db=0", f"db={number}")

@@ -1,0 +1,236 @@
+"""Any number of each role, on a PostgreSQL and a Valkey that belong to them alone."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import asyncpg
+import httpx2
+from anyio.from_thread import BlockingPortal
+
+from scheduler.embedded.addresses import postgres_url, valkey_url
+from scheduler.store import migrate
+from scheduler.store.database import Database
+from tests.support.cluster.links import Link, relayed, tcp_listener, unix_listener
+from tests.support.cluster.member import Member
+from tests.support.cluster.namespaces import Wire, namespace
+from tests.support.servers import ServerHandle, Servers
+from tests.support.waiting import until_sync
+
+Network = Literal["direct", "relay", "namespace"]
+"""How processes reach the servers: by their sockets, through relays of ours, or through interfaces of their own."""
+
+TERMINAL = ("completed", "failed", "cancelled", "skipped", "dead_letter")
+LIVE = ("pending", "queued", "running")
+
+
+class Cluster:
+    """A system under attack. Times are in seconds; what is not said is quick to fail, so that tests are short."""
+
+    def __init__(
+        self,
+        home: Path,
+        postgres: ServerHandle,
+        valkey: ServerHandle,
+        portal: BlockingPortal,
+        stack: ExitStack,
+        settings: Mapping[str, object],
+    ) -> None:
+        self.home = home
+        self.postgres = postgres
+        self.valkey = valkey
+        self.members: list[Member] = []
+        self._portal = portal
+        self._stack = stack
+        self._settings = settings
+        self._numbers = itertools.count(1)
+        self._client = stack.enter_context(httpx2.Client(timeout=10))
+        self._ports: dict[str, int] = {}
+
+    # --- who there is
+
+    def add(self, role: str, *, network: Network = "direct", **settings: object) -> Member:
+        """Start one more process of a role; `settings` are `section__key`."""
+        name = f"{role}-{next(self._numbers)}"
+        values = dict(self._settings) | {key.replace("__", "."): value for key, value in settings.items()}
+        prefix: Sequence[str] = ()
+        ways: dict[str, Link | Wire] = {}
+        urls = {"postgres": self.postgres.url, "redis": self.valkey.url}
+        if network == "relay":
+            for server in urls:
+                urls[server], ways[server] = self._relay(name, server)
+        elif network == "namespace":
+            inside = self._stack.enter_context(namespace(*urls))
+            prefix, ways = inside.prefix, dict(inside.wires)
+            for server, wire in inside.wires.items():
+                urls[server] = self._reach(name, server, wire)
+        values |= {"database.url": urls["postgres"], "redis.url": urls["redis"]}
+        if role == "api":
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                self._ports[name] = free.getsockname()[1]
+            values["api.port"] = self._ports[name]
+        if role == "worker":
+            values.setdefault("worker.name", name)
+        member = Member(role, name, self.home, values, ways=ways, prefix=prefix)
+        self.members.append(member)
+        self._stack.callback(member.end)
+        member.start()
+        return member
+
+    def of(self, role: str) -> list[Member]:
+        return [member for member in self.members if member.role == role]
+
+    def leader(self) -> Member:
+        """Return the scheduler that holds the term. Raises LookupError while none does."""
+        rows = self.sql("SELECT pid FROM leadership")
+        for member in self.of("scheduler"):
+            if member.alive and rows[0]["pid"] == member.pid:
+                return member
+        raise LookupError("nobody leads")
+
+    def until_ready(self, seconds: float = 30.0) -> None:
+        """Wait until every process of every role does its work."""
+        until_sync(lambda: all(self.is_up(api) for api in self.of("api")), seconds, "every api answers")
+        if self.of("scheduler"):
+            until_sync(self.leader, seconds, "somebody leads")
+        until_sync(
+            lambda: self.sql("SELECT count(*) FROM workers WHERE state = 'live'")[0][0] == len(self.of("worker")),
+            seconds,
+            "every worker is registered",
+        )
+
+    def is_up(self, api: Member) -> bool:
+        return bool(self._client.get(f"{self.url(api)}/health/ready").status_code == 200)
+
+    # --- talking to it
+
+    def url(self, api: Member | None = None) -> str:
+        return f"http://127.0.0.1:{self._ports[(api or self.of('api')[0]).name]}"
+
+    def request(self, method: str, path: str, *, api: Member | None = None, **options: Any) -> httpx2.Response:
+        return self._client.request(method, self.url(api) + path, **options)
+
+    def submit(self, command: str | list[str] = "exec /bin/true", **fields: Any) -> dict[str, Any]:
+        """Create a task and return it."""
+        answer = self.request("POST", "/api/tasks", json={"name": "t", "command": command, **fields})
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def submit_many(self, count: int, command: str | list[str] = "exec /bin/true", **fields: Any) -> list[str]:
+        """Create tasks at once and return the ids of their runs."""
+        tasks = [{"name": f"t{number}", "command": command, **fields} for number in range(count)]
+        answer = self.request("POST", "/api/tasks/batch", json=tasks)
+        assert answer.status_code == 201, answer.text
+        return [item["run_id"] for item in answer.json()["items"]]
+
+    def sql(self, query: str, *args: object, settings: Mapping[str, str] | None = None) -> list[Any]:
+        """Ask PostgreSQL on a connection that nobody attacks."""
+        return self._portal.call(self._sql, query, args, settings)
+
+    async def _sql(self, query: str, args: Sequence[object], settings: Mapping[str, str] | None) -> list[Any]:
+        connection = await asyncpg.connect(
+            self.postgres.url, timeout=5, server_settings={"application_name": "test", **(settings or {})}
+        )
+        try:
+            return await connection.fetch(query, *args)
+        finally:
+            await connection.close(timeout=5)
+
+    def states(self) -> dict[str, int]:
+        """Count the runs by state."""
+        return dict(self.sql("SELECT state, count(*) FROM runs GROUP BY state"))
+
+    def run(self, run_id: str) -> Any:
+        return self.sql("SELECT * FROM runs WHERE id = $1::text::uuid", run_id)[0]
+
+    def until_quiet(self, seconds: float = 30.0) -> None:
+        """Wait until no run is live."""
+
+        def quiet() -> bool:
+            states = self.states()
+            left = {state: states[state] for state in LIVE if state in states}
+            if left:
+                raise AssertionError(f"left: {left}")
+            return True
+
+        until_sync(quiet, seconds, "every run ends")
+
+    def until_running(self, count: int, seconds: float = 15.0) -> None:
+        until_sync(lambda: self.states().get("running", 0) >= count, seconds, f"{count} runs execute")
+
+    def dispatched_within(self, seconds: float, **fields: Any) -> float:
+        """Submit one run and return how long it took until it was done."""
+        began = time.monotonic()
+        run = self.submit_many(1, **fields)[0]
+        until_sync(lambda: self.run(run)["state"] in TERMINAL, seconds, "a run ends")
+        return time.monotonic() - began
+
+    # --- how its processes reach the servers
+
+    def _relay(self, name: str, server: str) -> tuple[str, Link]:
+        directory = self.home / f"{name}.{server}"
+        directory.mkdir()
+        if server == "postgres":
+            path, url = directory / ".s.PGSQL.5432", postgres_url(directory)
+        else:
+            path, url = directory / "valkey.sock", valkey_url(directory)
+        return url, self._linked(f"{name} to {server}", unix_listener(path), server)
+
+    def _reach(self, name: str, server: str, wire: Wire) -> str:
+        listener = tcp_listener(wire.here)
+        host, port = listener.getsockname()
+        self._linked(f"{name} to {server}", listener, server)
+        if server == "redis":
+            return f"redis://{host}:{port}/0"
+        return f"postgresql://dts@{host}:{port}/dts?sslmode=disable"
+
+    def _linked(self, name: str, listener: socket.socket, server: str) -> Link:
+        handle = self.postgres if server == "postgres" else self.valkey
+        return self._stack.enter_context(relayed(name, self._portal, listener, handle.socket))
+
+
+@contextmanager
+def cluster(
+    servers: Servers,
+    home: Path,
+    *,
+    apis: int = 1,
+    schedulers: int = 1,
+    workers: int = 1,
+    lock_ttl: float = 1.0,
+    lease: float = 5.0,
+    network: Network = "direct",
+    **settings: object,
+) -> Iterator[Cluster]:
+    """Run a system until the block is left; `settings` (`section__key`) are for all of its processes."""
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o755)
+    values: dict[str, object] = {"scheduler.lock_ttl": lock_ttl, "worker.lease": lease, "worker.concurrency": 4}
+    values |= {key.replace("__", "."): value for key, value in settings.items()}
+    name = servers.next_name()
+    postgres, valkey = servers.new_postgres(name, crash_safe=True), servers.new_valkey(name)
+    with ExitStack() as stack:
+        for server in (postgres, valkey):
+            server.start()
+            stack.callback(server.stop)
+        made = Cluster(home, postgres, valkey, servers.portal, stack, values)
+        servers.portal.call(_migrate, postgres.url)
+        for role, count in (("api", apis), ("scheduler", schedulers), ("worker", workers)):
+            for _ in range(count):
+                made.add(role, network="relay" if network == "namespace" and role == "api" else network)
+        made.until_ready()
+        yield made
+
+
+async def _migrate(url: str) -> None:
+    database = await Database.connect(url, name="test", max_size=1)
+    try:
+        await migrate.up(database)
+    finally:
+        await database.close()

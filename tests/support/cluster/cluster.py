@@ -211,7 +211,12 @@ def cluster(
     """Run a system until the block is left; `settings` (`section__key`) are for all of its processes."""
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o755)
-    values: dict[str, object] = {"scheduler.lock_ttl": lock_ttl, "worker.lease": lease, "worker.concurrency": 4}
+    values: dict[str, object] = {
+        "scheduler.lock_ttl": lock_ttl,
+        "worker.lease": lease,
+        "worker.concurrency": 4,
+        "auth.development": "true",
+    }
     values |= {key.replace("__", "."): value for key, value in settings.items()}
     name = servers.next_name()
     postgres, valkey = servers.new_postgres(name, crash_safe=True), servers.new_valkey(name)

@@ -19,8 +19,8 @@ from tests.support.cluster.links import Direction
 from tests.support.cluster.member import Member
 from tests.support.failpoints import Action
 
-Part = Literal["first", "worker", "worker and commands", "everything"]
-"""Of a member: its first process (of a worker, the guard), the worker proper, this with its commands, all of them."""
+Part = Literal["first", "worker", "guard and worker", "worker and commands", "everything"]
+"""Of a member: its first process (of a worker, the guard), the worker proper, either with more, or all of them."""
 
 
 class Fault(Protocol):
@@ -57,7 +57,7 @@ class Kill(_Plain):
 
     def __init__(self, member: Member, part: Part = "first") -> None:
         self.text = f"kill {member.name} ({part})"
-        self.excepted = part == "everything"
+        self.excepted = part == "guard and worker"
         self._member = member
         self._part: Part = part
 
@@ -65,7 +65,7 @@ class Kill(_Plain):
         for process in _processes(self._member, self._part):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        if self._part in ("first", "everything"):
+        if self._part in ("first", "guard and worker", "everything"):
             self._member.wait(30)
 
     def heal(self) -> None:
@@ -100,6 +100,8 @@ def _processes(member: Member, part: Part) -> list[psutil.Process]:
         return member.tree()[:1]
     if part == "worker":
         return [member.worker]
+    if part == "guard and worker":
+        return [*member.tree()[:1], member.worker]
     if part == "worker and commands":
         return [member.worker, *member.commands()]
     return member.tree()

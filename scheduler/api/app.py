@@ -13,6 +13,7 @@ from itertools import count
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from scheduler.api.coding import pack
 from scheduler.api.context import Context
 from scheduler.api.door import Door
 from scheduler.api.keyed import HEADER, handle_once
@@ -20,6 +21,8 @@ from scheduler.api.problems import reply_to
 from scheduler.api.requests import Request
 from scheduler.api.routes import ROUTES
 from scheduler.api.routing import Route, Router
+from scheduler.api.throttle import Throttle
+from scheduler.domain.access import OPEN
 from scheduler.store.database import RETRYABLE
 from scheduler.telemetry import get_logger
 
@@ -37,6 +40,7 @@ class App:
         self._gate = context.gate
         # Where no credentials are asked for, what kind of request it is must show that it comes from this machine.
         self._door = Door() if context.settings.development else None
+        self._throttle = Throttle(context.clock, context.settings.rate_limit, context.settings.rate_burst)
         self._router = Router(ROUTES)
         self._ids = (f"{os.urandom(4).hex()}-{n:x}".encode() for n in count(1))
         self._monotonic = context.clock.monotonic
@@ -68,6 +72,8 @@ class App:
             route, params = self._router.find(scope)
             template = route.path
             principal, namespace = await self._gate.admit(route, params, headers, scope)
+            if route.permission != OPEN:
+                self._throttle.take(namespace, principal.name)
             request = Request(
                 scope,
                 receive,
@@ -77,12 +83,15 @@ class App:
                 namespace=namespace,
                 principal=principal,
             )
+            if route.conditional and self._context.settings.require_if_match:
+                request.demand_condition()
             response = await self._handle(route, request)
         except Exception as error:  # noqa: BLE001 - every error has an answer
             response = reply_to(error, request_id.decode())
             if response.status_code == 500:
                 _log.error("request failed", request_id=request_id.decode(), route=template, exc_info=error)
         response.raw_headers.append((b"x-request-id", request_id))
+        await pack(response, headers)
         await self._answer(response, scope, receive, send)
         method = scope["method"] if template is not _UNROUTED else "any"
         self._requests.labels(method, template, response.status_code).inc()

@@ -21,6 +21,7 @@ from scheduler.domain.access import OPEN
 _TEMPLATE = "#/components/schemas/{name}"
 _EVERYWHERE = (400, 403, 500, 503)  # unreadable, wrong host, our fault, not now
 _CLOSED = (401, 404, 429)  # unknown, no such namespace, unknown too often
+_KEYED = (408, 409, 413, 415, 422)  # with an Idempotency-Key every body is read, and the key may be in use
 _MEANINGS = {
     200: "Done",
     201: "Created",
@@ -36,6 +37,7 @@ _MEANINGS = {
     413: "The body is too large",
     415: "The body's content type is not accepted here",
     422: "Well-formed, but it means something impossible",
+    428: "The request must say which version it means: If-Match",
     429: "Too often: see Retry-After",
     500: "The server failed",
     503: "Not now: the database is away, or too much waits; see Retry-After",
@@ -54,6 +56,13 @@ _SCHEMES = {
         "scheme": "bearer",
         "description": "What a running command finds in DTS_RUN_TOKEN: opens this operation for that run.",
     },
+}
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "pattern": "^[!#-~]{1,255}$"},
+    "description": "Sent again with the same key, the request is answered as before and does nothing again.",
 }
 _NAMESPACE = {
     "name": NAMESPACE_HEADER,
@@ -121,6 +130,8 @@ def _operation(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
     parameters += [_query(query, schema_of) for query in route.query]
     if route.permission != OPEN:
         parameters.append(_NAMESPACE)
+    if route.method == "POST":
+        parameters.append(_KEY)
     if 412 in route.errors:
         description = "Only if the object is at this version: its ETag."
         parameters.append(
@@ -175,7 +186,9 @@ def _responses(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
             responses[str(status)]["content"] = {"application/json": {"schema": schema_of[repr(body)]}}
     problem = {"application/problem+json": {"schema": schema_of[repr(Problem)]}}
     closed = _CLOSED if route.permission != OPEN else ()
-    for status in sorted({*_EVERYWHERE, *closed, *route.errors}):
+    keyed = _KEYED if route.method == "POST" else ()
+    conditional = (428,) if route.conditional else ()
+    for status in sorted({*_EVERYWHERE, *closed, *keyed, *conditional, *route.errors}):
         answer = responses.setdefault(
             str(status), {"description": _MEANINGS[status], "headers": _headers(status, route), "content": {}}
         )
@@ -188,6 +201,8 @@ def _headers(status: int, route: Route) -> dict[str, Any]:
     headers: dict[str, Any] = {"X-Request-ID": text}
     if status in (429, 503):
         headers["Retry-After"] = text
+    if route.method == "POST" and status < 300:
+        headers["Idempotency-Replayed"] = text
     if status == 201 and not route.path.endswith("/batch"):
         headers["Location"] = text
     return headers

@@ -39,6 +39,7 @@ _TITLES = {
     "forbidden-host": "In development mode the server answers on loopback names only",
     "conflict": "The object's present state refuses the change",
     "precondition-failed": "The object has changed",
+    "precondition-required": "The request must say which version it means",
     "too-large": "The body is too large",
     "too-slow": "The body did not arrive in time",
     "unsupported-media-type": "The body's content type is not accepted here",

@@ -11,6 +11,7 @@ import anyio
 import msgspec
 from starlette.types import Receive, Scope
 
+from scheduler.api.coding import unpack
 from scheduler.api.pointers import field_error, pointer
 from scheduler.api.problems import Refusal, malformed, wrong_shape
 from scheduler.domain.access import Principal
@@ -128,14 +129,24 @@ class Request:
             raise Refusal(415, "unsupported-media-type", f"send application/json, not {media[:100]}")
 
     async def body(self, limit: int, patience: float) -> bytes:
-        """Read the whole body: at most `limit` bytes, within `patience` seconds once it comes in pieces.
+        """Read the whole body, unpacked: at most `limit` bytes, within `patience` seconds once it comes in pieces.
 
-        Raises a 413 or 408 Refusal. A body that is too large is still read for a while and thrown away, because a
+        Raises a 413, 408, 415 or 400 Refusal. A body that is too large is still read for a while and thrown away, because a
         client that is cut off while sending never sees the answer. Asked again, it returns the same.
         """
         if self._body is None:
-            self._body = await self._read(limit, patience)
+            data = await self._read(limit, patience)
+            coding = self.headers.get(b"content-encoding")
+            if coding is not None:
+                data = await unpack(data, coding.decode("latin-1").strip().lower(), limit)
+            self._body = data
         return self._body
+
+    def demand_condition(self) -> None:
+        """Raise a 428 Refusal unless the request says which version it means: `If-Match`, if need be `*`."""
+        if b"if-match" not in self.headers:
+            detail = "send If-Match with the ETag that you have read, so that nobody else's change is lost"
+            raise Refusal(428, "precondition-required", detail)
 
     async def _read(self, limit: int, patience: float) -> bytes:
         message = await self._receive()

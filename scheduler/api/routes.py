@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from scheduler.api import backfills, dead_letters, edits, fleet, logs, payloads, probes, runs, submit, tasks, triggers
+from scheduler.api import (
+    backfills,
+    bulk,
+    dead_letters,
+    edits,
+    fleet,
+    logs,
+    operations,
+    payloads,
+    probes,
+    runs,
+    submit,
+    tasks,
+    triggers,
+)
 from scheduler.api.openapi import openapi
 from scheduler.api.routing import Query, Route
 from scheduler.domain.access import OPEN, Open, Permission
 from scheduler.domain.run import Run, RunState
 from scheduler.domain.task import TaskSpec
 from scheduler.wire.backfills import Backfilled, BackfillRange
+from scheduler.wire.bulk import BulkCancelled, BulkRetried, CancelRuns, LogLevel, RetryRuns
 from scheduler.wire.dead_letters import Replay, Selection
 from scheduler.wire.fleet import Draining, QueueState
 from scheduler.wire.health import DeepHealth, Liveness, Readiness
@@ -226,6 +241,30 @@ _RUNS: tuple[Route, ...] = (
         errors=(422,),
     ),
     Route(
+        method="POST",
+        path="/api/runs/cancel",
+        permission="run:control",
+        handler=bulk.cancel_runs,
+        summary="Cancel many runs",
+        tag="runs",
+        request=CancelRuns,
+        example={"queue": "reports", "limit": 500, "dry_run": True},
+        responses={200: BulkCancelled},
+        errors=(408, 413, 415, 422),
+    ),
+    Route(
+        method="POST",
+        path="/api/runs/retry",
+        permission="run:control",
+        handler=bulk.retry_runs,
+        summary="Run many ended runs again",
+        tag="runs",
+        request=RetryRuns,
+        example={"state": "failed", "queue": "reports"},
+        responses={200: BulkRetried},
+        errors=(408, 413, 415),
+    ),
+    Route(
         method="GET",
         path="/api/runs/{id}",
         permission="run:read",
@@ -291,7 +330,7 @@ _RUNS: tuple[Route, ...] = (
         summary="Cancel a run",
         tag="runs",
         responses={200: Cancelled, 202: Cancelled},
-        errors=(404, 409),
+        errors=(404, 409, 412),
     ),
     Route(
         method="POST",
@@ -301,7 +340,7 @@ _RUNS: tuple[Route, ...] = (
         summary="Run an ended run again",
         tag="runs",
         responses={200: Run},
-        errors=(404, 409),
+        errors=(404, 409, 412),
     ),
     Route(
         method="GET",
@@ -326,7 +365,7 @@ _RUNS: tuple[Route, ...] = (
         request_media=("application/octet-stream",),
         query=(Query("fence", int, "The fence of the executing attempt."),),
         responses={200: StoredCheckpoint},
-        errors=(404, 408, 409, 413, 422),
+        errors=(404, 408, 409, 413, 415, 422),
     ),
     Route(
         method="GET",
@@ -436,6 +475,22 @@ _FLEET: tuple[Route, ...] = (
 )
 
 
+_OPERATIONS: tuple[Route, ...] = (
+    Route(
+        method="PUT",
+        path="/api/log-level",
+        permission="system:control",
+        handler=operations.set_log_level,
+        summary="Change how much this process logs",
+        tag="operations",
+        request=LogLevel,
+        example={"level": "debug"},
+        responses={200: LogLevel},
+        errors=(408, 413, 415),
+    ),
+)
+
+
 def _probe(path: str, permission: Permission | Open, handler: Any, summary: str, responses: dict[int, Any]) -> Route:
     return Route(
         method="GET",
@@ -462,4 +517,4 @@ _PROBES: tuple[Route, ...] = (
     _probe("/openapi.json", OPEN, openapi, "This document", {200: dict[str, Any]}),
 )
 
-ROUTES: tuple[Route, ...] = (*_TASKS, *_RUNS, *_DEAD_LETTERS, *_FLEET, *_PROBES)
+ROUTES: tuple[Route, ...] = (*_TASKS, *_RUNS, *_DEAD_LETTERS, *_FLEET, *_OPERATIONS, *_PROBES)

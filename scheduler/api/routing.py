@@ -54,6 +54,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     run_token: bool = False
 
     @property
+    def conditional(self) -> bool:
+        """Whether it edits something that has a version."""
+        return 412 in self.errors and self.method in ("PUT", "PATCH", "DELETE")
+
+    @property
     def operation(self) -> str:
         """The handler's name, unique in the table."""
         return str(getattr(self.handler, "__name__", ""))

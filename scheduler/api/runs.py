@@ -12,8 +12,9 @@ from scheduler.api.payloads import Attempts
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer, etag
 from scheduler.domain.blockers import blockers
-from scheduler.domain.errors import Conflict, FieldError, InvalidInput, NotFound
+from scheduler.domain.errors import Conflict, FieldError, InvalidInput, NotFound, PreconditionFailed
 from scheduler.domain.run import LIVE, TERMINAL, Run
+from scheduler.store.database import Executor
 from scheduler.store.runs import RunFilter
 from scheduler.wire.runs import Cancelled, Explanation, FenceCheck, StoredCheckpoint
 
@@ -57,6 +58,7 @@ async def cancel_run(api: Context, request: Request) -> Reply:
     """Cancel a run: 200 if it ended at once, 202 if its worker has to end it, 409 if it had ended already."""
     run_id = request.uuid("run")
     async with api.database.transaction() as executor:
+        await _demand_version(api, executor, request, run_id)
         cancelled = await api.runs.cancel(executor, request.namespace, [run_id])
     if not cancelled.done and not cancelled.requested:
         run = await _get(api, request)
@@ -75,6 +77,7 @@ async def retry_run(api: Context, request: Request) -> Reply:
         raise Conflict("task_deleted", "its task has been deleted")
     api.admission.admit(request.namespace, 1)
     async with api.database.transaction() as executor:
+        await _demand_version(api, executor, request, run_id)
         revived = await api.runs.revive(executor, request.namespace, [(run_id, revivable.spec)], request.actor)
     if not revived:
         run = await _get(api, request)
@@ -133,6 +136,16 @@ async def _list(api: Context, request: Request, task_id: UUID | None) -> Reply:
     return page_answer(
         request, await api.runs.page(request.namespace, wanted, cursor_of(request, UUID), limit_of(request))
     )
+
+
+async def _demand_version(api: Context, executor: Executor, request: Request, run_id: UUID) -> None:
+    """Raise PreconditionFailed unless the run is at the version that the caller expects, if it expects one."""
+    expected = request.if_match()
+    if expected is None:
+        return
+    version = found(await api.runs.lock(executor, request.namespace, run_id), "run", run_id)
+    if version != expected:
+        raise PreconditionFailed(expected, version)
 
 
 async def _get(api: Context, request: Request) -> Run:

@@ -14,6 +14,9 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     more is taken. `idempotency_ttl` is how long the answer to a request with an Idempotency-Key is kept.
     `drain_timeout` is how long requests under way may take once the process was asked to stop.
     `development` lets everybody on this machine do everything without credentials, and listens to nobody else.
+
+    `rate_limit` is how many requests a second one principal may send in one namespace, with `rate_burst` at once (0:
+    as many as in a second); 0 is no limit. `require_if_match` refuses edits that do not say which version they mean.
     """
 
     host: str = "127.0.0.1"
@@ -28,5 +31,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive: float = 75.0
     submit_connections: int = 2
     idempotency_ttl: float = 86400.0
+    rate_limit: float = 0.0
+    rate_burst: int = 0
+    require_if_match: bool = False
     log_poll: float = 1.0
     sse_keepalive: float = 15.0

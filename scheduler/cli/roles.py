@@ -168,6 +168,9 @@ def _api(config: Config) -> Wiring:
         drain_timeout=config.api.drain_timeout,
         development=config.auth.development,
         idempotency_ttl=config.api.idempotency_ttl,
+        rate_limit=config.api.rate_limit,
+        rate_burst=config.api.rate_burst,
+        require_if_match=config.api.require_if_match,
     )
     return Wiring(run=partial(serve, settings=settings), connections=config.database.pool)
 

@@ -29,7 +29,9 @@ class Redis(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP interface.
 
-    `max_body` is in bytes; `idempotency_ttl` is how long answers are kept under an Idempotency-Key.
+    `max_body` is in bytes; `idempotency_ttl` is how long answers are kept under an Idempotency-Key. `rate_limit` is how
+    many requests a second one principal may send in one namespace (0: any number), `rate_burst` how many of them at
+    once (0: as many as in a second). `require_if_match` refuses edits that do not say which version they mean.
     """
 
     host: str = "127.0.0.1"
@@ -37,6 +39,9 @@ class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     max_body: Annotated[int, Meta(ge=1024)] = 10 * 1024 * 1024
     drain_timeout: Seconds = 10.0
     idempotency_ttl: Annotated[float, Meta(gt=0, extra={"unit": "seconds"})] = 86400.0
+    rate_limit: Annotated[float, Meta(ge=0)] = 0.0
+    rate_burst: Annotated[int, Meta(ge=0)] = 0
+    require_if_match: bool = False
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

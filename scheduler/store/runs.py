@@ -95,6 +95,21 @@ class Runs:
         )
         return page_of(rows, limit, walk, _run)
 
+    async def live(self, namespace: str, wanted: RunFilter, limit: int) -> list[UUID]:
+        """Return up to `limit` runs that have not ended, in no order."""
+        if wanted.task_id is not None:
+            rows = await self._database.fetch(
+                "live_runs_of_task_by_filter", namespace, wanted.queue, wanted.state, wanted.task_id, limit
+            )
+        else:
+            rows = await self._database.fetch("live_runs_by_filter", namespace, wanted.queue, wanted.state, limit)
+        return [row["id"] for row in rows]
+
+    async def lock(self, executor: Executor, namespace: str, run_id: UUID) -> int | None:
+        """Keep a run as it is until the transaction ends; return its version."""
+        version: int | None = await executor.fetchval("lock_run", run_id, namespace)
+        return version
+
     async def attempts(self, run_id: UUID) -> list[Attempt]:
         """Return every attempt in order, the executing one last."""
         return [Attempt(**dict(row)) for row in await self._database.fetch("list_attempts", run_id)]

@@ -158,3 +158,40 @@ SELECT position, stream, data FROM output_chunks
 WHERE run_id = $1 AND attempt = $2
   AND position >= coalesce((SELECT max(position) FROM output_chunks WHERE run_id = $1 AND attempt = $2 AND position <= $3), 0)
 ORDER BY position LIMIT $4
+
+-- name: live_runs_by_filter
+-- reads up to `$4` live runs, by queue and state
+WITH lane AS MATERIALIZED (
+  SELECT l.lane FROM lanes l WHERE l.namespace = $1 AND ($2::text IS NULL OR l.queue = $2)
+)
+SELECT id FROM (
+  SELECT r.id FROM lane CROSS JOIN LATERAL (
+    SELECT r.id FROM runs r WHERE r.lane = lane.lane AND r.state = 'queued' AND $3::text IS DISTINCT FROM 'pending'
+      AND $3::text IS DISTINCT FROM 'running' LIMIT $4
+  ) AS r
+  UNION ALL
+  SELECT r.id FROM runs r
+  WHERE r.state = 'running' AND r.namespace = $1 AND ($2::text IS NULL OR r.queue = $2)
+    AND $3::text IS DISTINCT FROM 'pending' AND $3::text IS DISTINCT FROM 'queued'
+  UNION ALL
+  SELECT r.id FROM lane CROSS JOIN LATERAL (
+    SELECT r.id FROM runs r WHERE r.lane = lane.lane AND r.state = 'pending' AND r.unmet = 0 AND NOT r.held
+      AND $3::text IS DISTINCT FROM 'queued' AND $3::text IS DISTINCT FROM 'running' LIMIT $4
+  ) AS r
+  UNION ALL
+  SELECT r.id FROM runs r
+  WHERE r.state = 'pending' AND (r.unmet > 0 OR r.held) AND r.namespace = $1 AND ($2::text IS NULL OR r.queue = $2)
+    AND $3::text IS DISTINCT FROM 'queued' AND $3::text IS DISTINCT FROM 'running'
+) AS live
+LIMIT $4
+
+-- name: live_runs_of_task_by_filter
+-- reads up to `$5` live runs of one task, by queue and state
+SELECT r.id FROM runs r
+WHERE r.task_id = $4 AND r.namespace = $1 AND r.state IN ('pending', 'queued', 'running')
+  AND ($2::text IS NULL OR r.queue = $2) AND ($3::text IS NULL OR r.state = $3)
+LIMIT $5
+
+-- name: lock_run
+-- keeps one run from changing until the transaction ends
+SELECT version FROM runs WHERE id = $1 AND namespace = $2 FOR UPDATE

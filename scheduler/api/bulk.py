@@ -1,0 +1,80 @@
+"""Cancelling and retrying many runs by filter: a few hundred in each transaction, so that nobody waits long for a lock.
+
+Each transaction stands by itself: what one has committed stays, whatever becomes of the next (with an Idempotency-Key
+they are all one). Asked again, a bulk request goes on with what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+
+from scheduler.api.context import Context
+from scheduler.api.requests import Request, decode
+from scheduler.api.responses import Reply, answer
+from scheduler.domain.errors import FieldError, InvalidInput
+from scheduler.store.runs import RunFilter
+from scheduler.wire.bulk import BulkCancelled, BulkRetried, CancelRuns, RetryRuns
+
+_AT_ONCE = 500
+
+_cancel = msgspec.json.Decoder(CancelRuns)
+_retry = msgspec.json.Decoder(RetryRuns)
+
+
+async def cancel_runs(api: Context, request: Request) -> Reply:
+    """Cancel the live runs that match; those that execute are asked to end."""
+    request.demand_json()
+    wanted = decode(_cancel, await request.body(api.settings.max_body, api.settings.body_timeout))
+    if wanted.state is None and wanted.queue is None and wanted.task_id is None:
+        raise InvalidInput([FieldError("", "say which runs: state, queue or task_id")])
+    filters = RunFilter(task_id=wanted.task_id, state=wanted.state, queue=wanted.queue)
+    found = await api.runs.live(request.namespace, filters, wanted.limit + 1)
+    matched, more = found[: wanted.limit], len(found) > wanted.limit
+    done: list[UUID] = []
+    requested: list[UUID] = []
+    for some in _chunks([] if wanted.dry_run else matched):
+        async with api.database.transaction() as executor:
+            cancelled = await api.runs.cancel(executor, request.namespace, some)
+        api.offers.cancel(cancelled.requested)
+        api.offers.settled(cancelled.settled)
+        done += cancelled.done
+        requested += [run_id for run_id, _ in cancelled.requested]
+    body = BulkCancelled(dry_run=wanted.dry_run, matched=matched, cancelled=done, requested=requested, more=more)
+    return answer(body)
+
+
+async def retry_runs(api: Context, request: Request) -> Reply:
+    """Let the ended runs that match run again, with fresh budgets and their tasks' present definitions."""
+    request.demand_json()
+    wanted = decode(_retry, await request.body(api.settings.max_body, api.settings.body_timeout))
+    filters = RunFilter(task_id=wanted.task_id, state=wanted.state, queue=wanted.queue)
+    found = await _ended(api, request.namespace, filters, wanted.limit + 1)
+    matched, more = found[: wanted.limit], len(found) > wanted.limit
+    retried: list[UUID] = []
+    for some in _chunks([] if wanted.dry_run else matched):
+        revivable = await api.runs.revivable(request.namespace, some)
+        specs = [(run.run_id, run.spec) for run in revivable.values() if not run.deleted]
+        api.admission.admit(request.namespace, len(specs))
+        async with api.database.transaction() as executor:
+            retried += await api.runs.revive(executor, request.namespace, specs, request.actor)
+        api.offers.wake_control()
+    return answer(BulkRetried(dry_run=wanted.dry_run, matched=matched, retried=retried, more=more))
+
+
+async def _ended(api: Context, namespace: str, filters: RunFilter, count: int) -> list[UUID]:
+    found: list[UUID] = []
+    after: UUID | None = None
+    while len(found) < count:
+        page = await api.runs.page(namespace, filters, after, min(count - len(found), _AT_ONCE))
+        found += [run.id for run in page.items]
+        after = page.next_key
+        if after is None:
+            break
+    return found
+
+
+def _chunks(ids: Sequence[UUID]) -> list[list[UUID]]:
+    return [list(ids[start : start + _AT_ONCE]) for start in range(0, len(ids), _AT_ONCE)]

@@ -1,0 +1,24 @@
+"""What an operator does to this very process."""
+
+from __future__ import annotations
+
+import msgspec
+
+from scheduler import telemetry
+from scheduler.api.context import Context
+from scheduler.api.requests import Request, decode
+from scheduler.api.responses import Reply, answer
+from scheduler.telemetry import get_logger
+from scheduler.wire.bulk import LogLevel
+
+_level = msgspec.json.Decoder(LogLevel)
+_log = get_logger("api")
+
+
+async def set_log_level(api: Context, request: Request) -> Reply:
+    """Change how much the API process that answers this says in its log, until it is started again."""
+    request.demand_json()
+    wanted = decode(_level, await request.body(api.settings.max_body, api.settings.body_timeout))
+    telemetry.set_level(wanted.level)
+    _log.warning("log level changed", level=wanted.level, actor=request.actor)
+    return answer(wanted)

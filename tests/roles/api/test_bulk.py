@@ -1,0 +1,74 @@
+"""Cancelling and retrying many runs by filter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.roles.api.support import Client, FakeWorker
+
+
+async def test_runs_of_a_queue_are_cancelled_and_no_others(api: Client, worker: FakeWorker) -> None:
+    running = (await api.create("running", queue="q"))["last_run"]["id"]
+    await worker.claim(running)
+    first = await api.create("waits", queue="q")
+    await api.create("blocked", queue="q", depends_on=[{"task": first["id"]}])
+    held = await api.create("held", queue="q", delay=60)
+    await api.post(f"/api/tasks/{held['id']}/pause")
+    await api.create("other", queue="else")
+    dry = (await api.post("/api/runs/cancel", {"queue": "q", "dry_run": True})).json
+    assert len(dry["matched"]) == 4
+    assert (dry["cancelled"], dry["requested"], dry["more"]) == ([], [], False)
+    done = (await api.post("/api/runs/cancel", {"queue": "q"})).json
+    assert set(done["matched"]) == set(dry["matched"])
+    assert done["requested"] == [running]
+    ended = {run["state"] for run in (await api.get("/api/runs?queue=q")).json["items"] if run["id"] != running}
+    assert ended == {"cancelled"}
+    other = (await api.get("/api/runs?queue=else")).json["items"][0]
+    assert other["state"] in ("pending", "queued")
+
+
+@pytest.mark.parametrize("state", ["pending", "queued", "running"])
+async def test_the_state_is_a_filter(api: Client, worker: FakeWorker, state: str) -> None:
+    await worker.claim((await api.create("a"))["last_run"]["id"])
+    for name in ("b", "c"):
+        await api.create(name, delay=60)
+    async with api.context.database.session() as connection:
+        await connection.execute(
+            "UPDATE runs SET state = 'queued', queued_at = now() WHERE task_id IN (SELECT id FROM tasks WHERE name = 'c')"
+        )
+    matched = (await api.post("/api/runs/cancel", {"state": state, "dry_run": True})).json["matched"]
+    runs = (await api.get(f"/api/runs?state={state}")).json["items"]
+    assert len(runs) == 1
+    assert matched == [runs[0]["id"]]
+
+
+async def test_what_the_limit_leaves_is_for_the_next_request(api: Client) -> None:
+    task = await api.create("t", schedule="@hourly", overlap="allow_all")
+    for _ in range(5):
+        await api.post(f"/api/tasks/{task['id']}/trigger")
+    ask: dict[str, Any] = {"task_id": task["id"], "limit": 3}
+    first = (await api.post("/api/runs/cancel", ask)).json
+    second = (await api.post("/api/runs/cancel", ask)).json
+    assert (len(first["cancelled"]), first["more"], len(second["cancelled"]), second["more"]) == (3, True, 2, False)
+
+
+async def test_everything_at_once_has_to_be_meant(api: Client) -> None:
+    assert (await api.post("/api/runs/cancel", {})).status == 422
+    assert (await api.post("/api/runs/retry", {})).status == 400
+    assert (await api.post("/api/runs/cancel", {"queue": "q", "limit": 10_001})).status == 400
+
+
+async def test_ended_runs_are_retried_by_state_unless_their_task_is_gone(api: Client, worker: FakeWorker) -> None:
+    ids = []
+    for name in ("a", "b", "gone"):
+        task = await api.create(name)
+        ids.append(task["last_run"]["id"])
+        await worker.end(await worker.claim(ids[-1]), "failed")
+    assert (await api.request("DELETE", f"/api/tasks/{task['id']}")).status == 204
+    dry = (await api.post("/api/runs/retry", {"state": "failed", "dry_run": True})).json
+    assert (sorted(dry["matched"]), dry["retried"]) == (sorted(ids), [])
+    done = (await api.post("/api/runs/retry", {"state": "failed"})).json
+    assert sorted(done["retried"]) == sorted(ids[:2])
+    assert (await api.post("/api/runs/retry", {"state": "completed"})).status == 400

@@ -1,0 +1,125 @@
+"""What holds for every route: compressed bodies, rates, conditions, levels of the log."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+import structlog
+
+from scheduler import telemetry
+from scheduler.api.coding import takes_gzip
+from scheduler.api.settings import ApiSettings
+from scheduler.store.database import Database
+from tests.roles.api.support import Client, running_api
+
+BODY = {"name": "a", "command": ["/bin/true"]}
+PACKED = {"content-type": "application/json", "content-encoding": "gzip"}
+
+
+@pytest.fixture
+async def strict(database: Database, redis_url: str) -> AsyncIterator[Client]:
+    """An API that limits rates and wants conditions."""
+    settings = ApiSettings(development=True, rate_limit=0.01, rate_burst=3, require_if_match=True, max_body=100_000)
+    async with running_api(database, redis_url, settings) as client:
+        yield client
+
+
+async def test_a_compressed_body_is_a_body(api: Client) -> None:
+    answer = await api.post("/api/tasks", raw=gzip.compress(msgspec.json.encode(BODY)), headers=PACKED)
+    assert answer.status == 201
+    many = gzip.compress(msgspec.json.encode([BODY] * 3000), compresslevel=0)  # long enough for a thread
+    assert (await api.post("/api/tasks/batch", raw=many, headers=PACKED)).status == 201
+
+
+async def test_a_bomb_is_unpacked_no_further_than_a_body_may_be_long(strict: Client) -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+    answer = await strict.post("/api/tasks", raw=bomb, headers=PACKED)
+    assert (answer.status, answer.json["type"]) == (413, "urn:dts:problem:too-large")
+
+
+@pytest.mark.parametrize(
+    ("raw", "coding", "status"),
+    [
+        (b"no gzip", "gzip", 400),
+        (gzip.compress(b'{"name": "a"}')[:-4], "gzip", 400),
+        (gzip.compress(b"{}") + gzip.compress(b"{}"), "gzip", 400),
+        (zlib.compress(b"{}"), "deflate", 415),
+        (b"{}", "gzip, gzip", 415),
+        (msgspec.json.encode(BODY), "identity", 201),
+    ],
+)
+async def test_a_coding_that_does_not_hold_is_refused(api: Client, raw: bytes, coding: str, status: int) -> None:
+    headers = {"content-type": "application/json", "content-encoding": coding}
+    answer = await api.post("/api/tasks", raw=raw, headers=headers)
+    assert answer.status == status
+    if status == 415:
+        assert answer.headers["accept-encoding"] == "gzip"
+
+
+async def test_a_long_answer_is_compressed_for_those_who_take_it(api: Client) -> None:
+    await api.post("/api/tasks/batch", [BODY] * 20)
+    plain = await api.get("/api/tasks")
+    packed = await api.get("/api/tasks", headers={"accept-encoding": "br, gzip;q=0.5"})
+    assert "content-encoding" not in plain.headers
+    assert plain.headers["vary"] == packed.headers["vary"] == "accept-encoding"
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) == len(packed.body) < len(plain.body) / 3
+    assert gzip.decompress(packed.body) == plain.body
+    short = await api.get("/livez", headers={"accept-encoding": "gzip"})
+    assert "content-encoding" not in short.headers
+
+
+@pytest.mark.parametrize(
+    ("accepted", "takes"),
+    [
+        ("", False),
+        ("gzip", True),
+        ("GZIP;q=1", True),
+        ("gzip;q=0", False),
+        ("*", True),
+        ("*;q=0", False),
+        ("gzip;q=0, *", False),
+        ("br", False),
+        ("identity;q=1, gzip;q=0.001", True),
+        ("gzip;;;", False),
+    ],
+)
+def test_accept_encoding_is_read_as_it_is_meant(accepted: str, takes: bool) -> None:
+    assert takes_gzip(accepted.encode()) is takes
+
+
+async def test_who_asks_too_often_is_told_when_to_come_back(strict: Client) -> None:
+    statuses = [(await strict.get("/api/tasks")).status for _ in range(4)]
+    assert statuses == [200, 200, 200, 429]
+    refused = await strict.get("/api/tasks")
+    assert (refused.json["type"], refused.headers["retry-after"]) == ("urn:dts:problem:too-many", "100")
+    assert (await strict.get("/livez")).status == 200
+
+
+async def test_where_conditions_are_required_an_edit_without_one_is_refused(strict: Client) -> None:
+    task = await strict.create()
+    refused = await strict.request("PATCH", f"/api/tasks/{task['id']}", {"priority": 9})
+    assert refused.status == 428
+    done = await strict.request("PATCH", f"/api/tasks/{task['id']}", {"priority": 9}, headers={"if-match": '"1"'})
+    assert (done.status, done.json["priority"]) == (200, 9)
+
+
+async def test_a_run_that_has_changed_is_not_cancelled_by_whoever_saw_it_before(api: Client) -> None:
+    run = await api.run_of(await api.create())
+    target = f"/api/runs/{run['id']}/cancel"
+    assert (await api.post(target, headers={"if-match": f'"{run["version"] + 1}"'})).status == 412
+    assert (await api.post(target, headers={"if-match": f'"{run["version"]}"'})).status == 200
+    assert (await api.post(f"/api/runs/{run['id']}/retry", headers={"if-match": '"1"'})).status == 412
+
+
+async def test_the_level_of_the_log_is_changed_in_the_running_process(api: Client) -> None:
+    try:
+        assert (await api.request("PUT", "/api/log-level", {"level": "debug"})).json == {"level": "debug"}
+        assert structlog.get_logger().bind().is_enabled_for(10)
+        assert (await api.request("PUT", "/api/log-level", {"level": "loud"})).status == 400
+    finally:
+        telemetry.set_level("warning")

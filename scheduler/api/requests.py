@@ -131,8 +131,8 @@ class Request:
     async def body(self, limit: int, patience: float) -> bytes:
         """Read the whole body, unpacked: at most `limit` bytes, within `patience` seconds once it comes in pieces.
 
-        Raises a 413, 408, 415 or 400 Refusal. A body that is too large is still read for a while and thrown away, because a
-        client that is cut off while sending never sees the answer. Asked again, it returns the same.
+        Raises a 413, 408, 415 or 400 Refusal. A body that is too large is still read for a while and thrown away,
+        because a client that is cut off while sending never sees the answer. Asked again, it returns the same.
         """
         if self._body is None:
             data = await self._read(limit, patience)

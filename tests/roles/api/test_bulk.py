@@ -36,7 +36,8 @@ async def test_the_state_is_a_filter(api: Client, worker: FakeWorker, state: str
         await api.create(name, delay=60)
     async with api.context.database.session() as connection:
         await connection.execute(
-            "UPDATE runs SET state = 'queued', queued_at = now() WHERE task_id IN (SELECT id FROM tasks WHERE name = 'c')"
+            "UPDATE runs SET state = 'queued', queued_at = now()"
+            " WHERE task_id IN (SELECT id FROM tasks WHERE name = 'c')"
         )
     matched = (await api.post("/api/runs/cancel", {"state": state, "dry_run": True})).json["matched"]
     runs = (await api.get(f"/api/runs?state={state}")).json["items"]

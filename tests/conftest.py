@@ -12,6 +12,8 @@ from scheduler import telemetry
 from scheduler.domain.clock import SystemClock
 from scheduler.health import Health
 from scheduler.store.database import Database
+from scheduler.worker.cgroups import sweep
+from scheduler.worker.hierarchies import own_hierarchies
 from tests.support.servers import DATABASES, ServerHandle, Servers, session_servers
 
 _redis_numbers = itertools.cycle(range(1, DATABASES))
@@ -25,6 +27,14 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session", autouse=True)
 def _logging() -> None:
     telemetry.configure(role="test", level="warning", layout="console")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cgroups() -> Iterator[None]:
+    """Leave no cgroups of guards that tests have killed."""
+    yield
+    for hierarchy in own_hierarchies():
+        sweep(hierarchy.directory)
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,8 @@ class Attempt:
         assert self.execution is not None
         code, number = self.execution.exit_code, self.execution.exit_signal
         name = None if number is None else name_of(number)
-        return end_of(self.stop, exit_code=code, signal=name, on_lost=self.spec.on_lost)
+        greedy = self.execution.out_of_memory
+        return end_of(self.stop, exit_code=code, signal=name, on_lost=self.spec.on_lost, out_of_memory=greedy)
 
 
 def stall_limit(spec: TaskSpec) -> float | None:

@@ -9,7 +9,8 @@ waits for one of four things:
 - the lease has run out: the worker is killed first and its tasks second, unless it says that it has none;
 - a signal to stop: passed on to the worker, which drains.
 
-It needs no word from the worker to find the tasks: they descend from it. It imports the standard library only, and as
+It needs no word from the worker to find the tasks: they descend from it, and are in its cgroup where it could make
+one. It imports the standard library only, and as
 little of that as possible, so that it is small and has nothing to go wrong.
 """
 
@@ -24,7 +25,7 @@ import time
 from scheduler.domain.guarding import demand
 from scheduler.failpoints import Point, reach_now
 from scheduler.lifeline import call_ourselves, die_with_parent
-from scheduler.worker import linux, tree
+from scheduler.worker import cgroups, linux, tree
 from scheduler.worker.page import VARIABLE, LeasePage
 
 REPLACES = "DTS_REPLACES"
@@ -60,12 +61,21 @@ class Guard:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         self._timer = linux.BootTimer()
+        self._cgroups: cgroups.Subtree | None = None
 
     def run(self) -> int:
         """Keep a worker running until it ends by itself; return the exit code."""
         linux.become_subreaper()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._pass_on)
+        self._cgroups = cgroups.Subtree.make()
+        try:
+            return self._keep_running()
+        finally:
+            if self._cgroups is not None:
+                self._cgroups.remove()
+
+    def _keep_running(self) -> int:
         replaces: bytes | None = None
         delay = _FIRST_DELAY
         while True:
@@ -73,7 +83,7 @@ class Guard:
             self._start(replaces)
             code = self._watch()
             reach_now(Point.WORKER_ENDED)
-            _empty_tree()
+            self._empty_tree()
             reach_now(Point.TREE_EMPTY)
             replaces = self._page.incarnation or replaces
             if self._stopping or replaces is None or code in {0, 130}:
@@ -97,11 +107,24 @@ class Guard:
             environment[REPLACES] = replaces.hex()
         os.set_inheritable(memory_fd, True)
         os.set_inheritable(wake_fd, True)
+        environment.pop(cgroups.VARIABLE, None)
+        self._enter("work/worker")  # what is started is where its starter is
+        if self._cgroups is not None:
+            environment[cgroups.VARIABLE] = self._cgroups.variable
         # A process group of its own: Ctrl-C on a terminal reaches the guard, which passes it on, once.
         self._pid = os.posix_spawn(self._command[0], self._command, environment, setpgroup=0, setsigmask=())
+        self._enter("guard")
         self._pidfd = os.pidfd_open(self._pid)
         os.close(memory_fd)
         os.close(wake_fd)
+
+    def _enter(self, child: str) -> None:
+        if self._cgroups is not None:
+            try:
+                self._cgroups.enter(child)
+            except OSError as error:  # somebody has taken it away: then without
+                self._cgroups = None
+                print(f"dts-worker: the cgroup {child} cannot be used: {error}", file=sys.stderr, flush=True)  # noqa: T201
 
     def _watch(self) -> int:
         """Wait until the worker has ended, holding it to its lease; return its exit code (128 + signal if killed)."""
@@ -139,12 +162,33 @@ class Guard:
         elif what == "kill":
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             reach_now(Point.WORKER_KILLED)
+            if self._cgroups is not None:
+                self._cgroups.kill()
             tree.kill_all(self._tasks)
 
     def _tasks(self) -> list[tree.Stat]:
         processes = tree.all_processes()
         pids = tree.descendants([os.getpid()], processes)
         return [processes[pid] for pid in pids if pid != self._pid]
+
+    def _empty_tree(self) -> None:
+        """Kill and reap all that descends from us, until nothing does."""
+        me = os.getpid()
+
+        def living() -> list[tree.Stat]:
+            processes = tree.all_processes()
+            return [processes[pid] for pid in tree.descendants([me], processes)]
+
+        while True:
+            if self._cgroups is not None:
+                self._cgroups.kill()
+            tree.kill_all(living)
+            try:
+                os.waitpid(-1, 0)  # what is killed becomes our child, at the latest when its parent dies
+            except ChildProcessError:
+                break
+        if self._cgroups is not None:
+            self._cgroups.clear()
 
     def _pass_on(self, number: int, _frame: object) -> None:
         self._stopping = True
@@ -167,22 +211,6 @@ def _drain(fd: int) -> None:
         os.read(fd, 4096)
     except BlockingIOError:
         return
-
-
-def _empty_tree() -> None:
-    """Kill and reap all that descends from us, until nothing does."""
-    me = os.getpid()
-
-    def living() -> list[tree.Stat]:
-        processes = tree.all_processes()
-        return [processes[pid] for pid in tree.descendants([me], processes)]
-
-    while True:
-        tree.kill_all(living)
-        try:
-            os.waitpid(-1, 0)  # what is killed becomes our child, at the latest when its parent dies
-        except ChildProcessError:
-            return
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import msgspec
 
 from scheduler.domain.clock import Clock
 from scheduler.telemetry import get_logger
-from scheduler.worker import linux, tree
+from scheduler.worker import cgroups, linux, tree
+from scheduler.worker.cells import Cells
 from scheduler.worker.executors import Executor
 from scheduler.worker.executors.process import ProcessExecutor
 from scheduler.worker.identity import Identity, current_identity, identity_of
@@ -32,6 +33,7 @@ class Machine(msgspec.Struct, frozen=True):
     page: LeasePage
     threads: SpawnThreads
     processes: Processes
+    cells: Cells
     scratch: Scratch
     launcher: Launcher
     executors: Mapping[str, Executor]
@@ -49,11 +51,13 @@ class Machine(msgspec.Struct, frozen=True):
             keep_descriptors_private()
         threads = SpawnThreads(default.directory)
         processes = Processes(threads, page, clock, sole=guard is not None)
-        executor = ProcessExecutor(processes)
+        cells = Cells.inherited(os.environ.pop(cgroups.VARIABLE, None) if guard is not None else None)
+        executor = ProcessExecutor(processes, cells)
         return cls(
             page,
             threads,
             processes,
+            cells,
             Scratch(settings.state_dir, default.uid),
             Launcher(default, settings.api_url),
             {executor.name: executor},
@@ -63,6 +67,7 @@ class Machine(msgspec.Struct, frozen=True):
     def close(self) -> None:
         """Release everything; no command may be running."""
         self.processes.close()
+        self.cells.close()
         self.threads.close()
         self.scratch.close()
 

@@ -2,8 +2,8 @@
 
 The worker is the reaper of all that descend from it, so whatever a command leaves behind becomes a child of the
 worker's first thread. An orphan is found in that thread's list of children. It belongs to the attempt whose session
-it is in, else to the one whose fence it was started with, else to the one it was once seen to descend from; if nothing
-tells, to every attempt that was running when it appeared, and then it dies with the last of them.
+or cgroup it is in, else to the one whose fence it was started with, else to the one it was once seen to descend from;
+if nothing tells, to every attempt that was running when it appeared, and then it dies with the last of them.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Orphans:
         self._freed = freed
         self._sole = sole
         self._orphans: dict[int, _Orphan] = {}
+        self._bereft: set[Process] = set()  # who has lost an orphan since the last look
         self._seen: dict[tuple[int, int], set[Process]] = {}  # (pid, start time) of descendants met on other occasions
         try:
             path = f"/proc/self/task/{os.getpid()}/children"
@@ -53,18 +54,25 @@ class Orphans:
 
     @property
     def alive(self) -> bool:
-        """Whether any orphan lives."""
-        return bool(self._orphans)
+        """Whether any orphan lives, or may have left others."""
+        return bool(self._orphans or self._bereft)
 
     def look(self, *, again: bool = False) -> None:
         """Adopt new orphans, and kill those whose attempts have all ended; `again`: also those killed before."""
+        bereft, self._bereft = self._bereft, set()
         self._adopt_new()
-        for orphan in list(self._orphans.values()):
+        doomed: dict[frozenset[Process], list[int]] = {}
+        for pid, orphan in self._orphans.items():
             if any(owner.running for owner in orphan.owners):
-                self._leave_to_the_running(orphan)
+                bereft |= self._leave_to_the_running(orphan)
             elif again or not orphan.killed:
                 orphan.killed = True
-                self._kill_below(orphan)
+                doomed.setdefault(frozenset(orphan.owners), []).append(pid)
+        for owners, pids in doomed.items():
+            self._kill_below(pids, owners)
+        for owner in bereft:
+            if not owner.orphans:
+                self._freed(owner)
         if not self._live or len(self._seen) > _MOST_SEEN:
             self._seen.clear()
 
@@ -103,13 +111,13 @@ class Orphans:
             if pid not in self._live and pid not in self._orphans:
                 self._adopt(pid)
 
-    def _leave_to_the_running(self, orphan: _Orphan) -> None:
+    def _leave_to_the_running(self, orphan: _Orphan) -> set[Process]:
         """Let attempts that have ended wait no more for an orphan that may be that of another, who still runs."""
-        for owner in [o for o in orphan.owners if not o.running]:
-            orphan.owners.discard(owner)
+        ended = {owner for owner in orphan.owners if not owner.running}
+        for owner in ended:
             owner.orphans.discard(orphan.stat.pid)
-            if not owner.orphans:
-                self._freed(owner)
+        orphan.owners -= ended
+        return ended
 
     def _adopt(self, pid: int) -> None:
         stat = tree.read_stat(pid)
@@ -136,6 +144,9 @@ class Orphans:
         by_session = self._live.get(stat.session)
         if by_session is not None:
             return {by_session}
+        for process in self._live.values():
+            if process.cell is not None and process.cell.holds(stat.pid):
+                return {process}
         fence = tree.environment_value(stat.pid, "DTS_FENCE")
         if fence is not None:
             by_fence = {process for process in self._live.values() if str(process.fence) == fence}
@@ -148,11 +159,11 @@ class Orphans:
         self._watcher.remove(orphan.pidfd)
         os.close(orphan.pidfd)
         _reap(pid)
-        self._adopt_new()  # what it leaves, so that its attempt is not taken to be gone in between
+        # Its attempts are freed after a look for what it leaves: one look for all that end together, or putting out a
+        # fork bomb would take the square of its size.
         for owner in orphan.owners:
             owner.orphans.discard(pid)
-            if not owner.orphans:
-                self._freed(owner)
+        self._bereft |= orphan.owners
 
     def _members(self, process: Process) -> list[tree.Stat]:
         processes = tree.all_processes()
@@ -176,15 +187,13 @@ class Orphans:
             if self._sole or (pid, stat.started) in self._seen:
                 _reap(pid)
 
-    def _kill_below(self, orphan: _Orphan) -> None:
-        root = orphan.stat.pid
-
+    def _kill_below(self, roots: list[int], owners: frozenset[Process]) -> None:
         def find() -> list[tree.Stat]:
             processes = tree.all_processes()
             self._bury(processes)
-            found = [processes[pid] for pid in {root, *tree.descendants([root], processes)} if pid in processes]
+            found = [processes[pid] for pid in {*roots, *tree.descendants(roots, processes)} if pid in processes]
             for stat in found:
-                self._seen[stat.pid, stat.started] = orphan.owners
+                self._seen[stat.pid, stat.started] = set(owners)
             return found
 
         tree.kill_all(find)

@@ -22,6 +22,7 @@ import anyio
 from scheduler.domain.clock import Clock
 from scheduler.worker import linux
 from scheduler.worker.capture import Capture, Stream
+from scheduler.worker.cells import Cell
 from scheduler.worker.orphans import Orphans
 from scheduler.worker.page import LeasePage
 from scheduler.worker.spawn import Child, Launch
@@ -46,12 +47,12 @@ class Process:
     """One started command and everything that descends from it.
 
     `exit_code` or `exit_signal` is known once the main process has ended; `gone` is done once nothing of the tree is
-    left and all that it printed has been read.
+    left and all that it printed has been read. `cell` is the cgroup that it has to itself, if it has.
     """
 
     __slots__ = (
-        "_all", "budget", "capture", "child", "exit_code", "exit_signal", "fence", "gone", "orphans", "pipes",
-        "printed_at", "running",
+        "_all", "budget", "capture", "cell", "child", "exit_code", "exit_signal", "fence", "gone", "orphans",
+        "out_of_memory", "pipes", "printed_at", "running",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +63,8 @@ class Process:
         self.fence = fence
         self.capture = capture
         self.gone = gone
+        self.cell: Cell | None = None
+        self.out_of_memory = False
         self.running = True
         self.exit_code: int | None = None
         self.exit_signal: int | None = None
@@ -107,8 +110,8 @@ class Processes:
         """Whether no process of any task is left."""
         return not self._starting and not self._live and not (self._orphans and self._orphans.alive)
 
-    async def start(self, launch: Launch, fence: int, capture: Capture) -> Process:
-        """Start a command. Raises SpawnError, or LeaseLost if it is no longer ours to start."""
+    async def start(self, launch: Launch, fence: int, capture: Capture, cell: Cell | None = None) -> Process:
+        """Start a command; `launch` takes it into `cell`. Raises SpawnError, or LeaseLost if it is ours no more."""
         # First this, then the look at the deadline: the guard does it the other way round.
         self._page.tree_empty = False
         self._starting += 1
@@ -121,6 +124,7 @@ class Processes:
             raise
         self._starting -= 1
         process = Process(self, child, fence, capture, self._loop.create_future(), self._clock.monotonic())
+        process.cell = cell
         self._live[child.pid] = process
         if child.pidfd >= 0:
             self._watcher.add(child.pidfd, partial(self._on_exit, process))
@@ -148,6 +152,8 @@ class Processes:
         """Kill the whole tree at once, whatever it does."""
         if process.running:
             _signal_group(process.child.pid, signal.SIGKILL)
+        if process.cell is not None and process.cell.kill():
+            return
         if self._orphans is not None:
             self._orphans.kill_tree(process)
 
@@ -174,6 +180,8 @@ class Processes:
     def _on_exit(self, process: Process) -> None:
         child = process.child
         _signal_group(child.pid, signal.SIGKILL)  # before it is reaped: until then nobody else can have this number
+        if process.cell is not None:
+            process.cell.kill()
         result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
         assert result is not None
         self._watcher.remove(child.pidfd)
@@ -209,6 +217,8 @@ class Processes:
         for fd in list(process.pipes):
             self._read_rest(process, fd)
             self._close_pipe(process, fd)
+        if process.cell is not None:
+            process.out_of_memory = process.cell.out_of_memory
         process.gone.set_result(None)
 
     def _read_rest(self, process: Process, fd: int) -> None:

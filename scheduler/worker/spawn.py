@@ -53,7 +53,8 @@ class SpawnError(Exception):
 class Launch(msgspec.Struct, frozen=True, gc=False):
     """A command ready to start. `directory` and `umask` are None for the worker's own; `stdin` None reads nothing.
 
-    `prefix` are the words of a program that executes the command when it has prepared itself for it.
+    `prefix` are the words of a program that executes the command when it has prepared itself for it; `descriptors`
+    (numbers from 10 on) are 3, 4, … there.
     """
 
     arguments: Sequence[str]
@@ -63,6 +64,7 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
     umask: int | None = None
     stdin: bytes | None = None
     prefix: Sequence[str] = ()
+    descriptors: Sequence[int] = ()
 
 
 class Child(msgspec.Struct, gc=False):
@@ -131,10 +133,11 @@ class Spawner:
         finally:
             disguise.take_off()
 
-    def _execute(self, path: str, launch: Launch, stdio: tuple[int, int, int]) -> int:
+    def _execute(self, path: str, launch: Launch, stdio: tuple[int, ...]) -> int:
         if launch.prefix:
             if not os.access(path, os.X_OK):  # said now, since the prefix would only exit with some number
                 raise OSError(errno.EACCES if os.access(path, os.F_OK) else errno.ENOENT, "cannot be executed")
+            stdio = (*stdio, *launch.descriptors)
             arguments = [*launch.prefix, path, *launch.arguments[1:]]
             launch = msgspec.structs.replace(launch, arguments=arguments, prefix=())
             path = arguments[0]
@@ -163,7 +166,7 @@ def _pidfd_of(pid: int) -> int:
         raise
 
 
-def _portable_execute(path: str, launch: Launch, stdio: tuple[int, int, int]) -> int:
+def _portable_execute(path: str, launch: Launch, stdio: tuple[int, ...]) -> int:
     process = subprocess.Popen(
         list(launch.arguments),
         executable=path,

@@ -14,11 +14,15 @@ from scheduler.worker.spawn import Launch
 
 
 class Execution(Protocol):
-    """A command that was started. `gone` is done once nothing of it is left and its output is in the capture."""
+    """A command that was started. `gone` is done once nothing of it is left and its output is in the capture.
+
+    `out_of_memory` says then whether anything of it was killed for using more memory than it may.
+    """
 
     running: bool
     exit_code: int | None
     exit_signal: int | None
+    out_of_memory: bool
     printed_at: float
     gone: asyncio.Future[None]
 

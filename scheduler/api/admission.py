@@ -1,55 +1,166 @@
-"""How much may wait: beyond `max_pending` nothing more is taken, instead of drowning later.
+"""How much may wait, in all and in each namespace: beyond `max_pending` nothing is taken, instead of drowning later.
 
 Counting a large backlog is dear, so it is counted only when it could have reached the bound: what was counted last plus
 all that was taken since (and, for what other processes take, once a minute), and never for more than a twentieth of
-the time.
+the time. How fast a namespace may submit is bounded by each process for itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from scheduler.api.settings import ApiSettings
+from scheduler.api.tenancy import Tenancy
 from scheduler.domain.clock import Clock
-from scheduler.domain.errors import Overloaded
+from scheduler.domain.errors import Overloaded, TooMany
+from scheduler.metrics import Metrics
 from scheduler.service import Wake
+from scheduler.store.namespaces import Namespaces
 from scheduler.store.queues import Queues
 
 _RECOUNT = 60.0  # seconds
 _SHARE = 20.0
+_BURST = 10.0  # seconds' worth of a namespace's rate
+
+Count = Callable[[int], Awaitable[int]]
+
+
+class _Backlog:
+    """An upper estimate of what waits, in all or in one namespace."""
+
+    def __init__(self, count: Count) -> None:
+        self._count = count
+        self._estimate = 0
+        self._meanwhile = 0  # taken since the last count began
+        self._wanted = False
+        self._not_before = 0.0
+        self._due = 0.0
+
+    def has_room(self, bound: int, count: int) -> bool:
+        return self._estimate + count <= bound
+
+    def take(self, bound: int, count: int) -> bool:
+        """Take runs into account; say whether it is time to count."""
+        self._estimate += count
+        self._meanwhile += count
+        if self._estimate * 10 > bound * 9:
+            self._wanted = True
+        return self._wanted
+
+    def want(self) -> None:
+        """Ask for a count as soon as that is fair."""
+        self._wanted = True
+
+    def next_count(self) -> float:
+        """Return when to count next, in monotonic seconds."""
+        return self._not_before if self._wanted else max(self._due, self._not_before)
+
+    async def recount(self, bound: int, clock: Clock) -> None:
+        started = clock.monotonic()
+        self._wanted = False
+        # What was taken shortly before may not be committed yet: rather count some twice than miss some.
+        before, self._meanwhile = self._meanwhile, 0
+        counted = await self._count(bound + 1)
+        self._estimate = counted + before + self._meanwhile
+        took = clock.monotonic() - started
+        self._not_before = started + took * (1 + _SHARE)
+        self._due = started + max(_RECOUNT, took * _SHARE)
+
+
+class _Rate:
+    """A bucket that fills with `rate` tokens a second. It may be overdrawn by one request, which the next waits for."""
+
+    def __init__(self, rate: float, now: float) -> None:
+        self.rate = rate
+        self._tokens = rate * _BURST
+        self._at = now
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until something may be taken, 0 for now."""
+        self._tokens = min(self.rate * _BURST, self._tokens + (now - self._at) * self.rate)
+        self._at = now
+        return 0.0 if self._tokens > 0 else -self._tokens / self.rate
+
+    def take(self, count: int) -> None:
+        self._tokens -= count
 
 
 class Admission:
-    """Knows an upper estimate of what waits; `step` counts it, run by a loop over `wake`."""
+    """Decides whether more runs are taken; `step` counts what waits, run by a loop over `wake`."""
 
-    def __init__(self, queues: Queues, clock: Clock, settings: ApiSettings) -> None:
+    def __init__(
+        self,
+        queues: Queues,
+        namespaces: Namespaces,
+        tenancy: Tenancy,
+        clock: Clock,
+        settings: ApiSettings,
+        metrics: Metrics,
+    ) -> None:
         self.wake = Wake()
-        self._queues = queues
+        self._namespaces = namespaces
+        self._tenancy = tenancy
         self._clock = clock
-        self._settings = settings
         self._bound = settings.max_pending
-        self._estimate = 0
-        self._meanwhile = 0  # taken since the last count began
-        self._not_before = 0.0
+        self._all = _Backlog(queues.waiting)
+        self._own: dict[str, _Backlog] = {}
+        self._rates: dict[str, _Rate] = {}
+        self._taken = metrics.counter("dts_runs_submitted_total", "Runs that were taken.", "namespace")
+        self._refused = metrics.counter(
+            "dts_runs_refused_total", "Runs that were not taken, by what was exhausted.", "namespace", "bound"
+        )
 
     def admit(self, namespace: str, count: int) -> None:
-        """Take `count` more runs of a namespace into account. Raises Overloaded, counting nothing, beyond the bound."""
-        del namespace  # bounds of its own come with the namespaces' quotas
-        if self._estimate + count > self._bound:
-            self.wake.set()
-            raise Overloaded(f"{self._estimate} runs wait already; at most {self._bound} may", 5.0)
-        self._estimate += count
-        self._meanwhile += count
-        if self._estimate * 10 > self._bound * 9:
+        """Take `count` more runs of a namespace into account. Raises Overloaded or TooMany, counting nothing."""
+        quotas = self._tenancy.quotas(namespace)
+        own = None
+        if quotas.max_pending is not None:
+            own = self._backlog(namespace)
+            self._demand_room(own, quotas.max_pending, namespace, count, "namespace")
+        self._demand_room(self._all, self._bound, namespace, count, "installation")
+        if quotas.submit_rate is not None:
+            self._demand_rate(namespace, quotas.submit_rate, count)
+        self._taken.labels(namespace).inc(count)
+        count_now = self._all.take(self._bound, count)
+        if own is not None:
+            count_now = own.take(quotas.max_pending or 0, count) or count_now
+        if count_now:
             self.wake.set()
 
     async def step(self) -> float | None:
-        """Count what waits."""
-        started = self._clock.monotonic()
-        if started < self._not_before:
-            return self._not_before - started
-        # What was taken shortly before may not be committed yet: rather count some twice than miss some.
-        before, self._meanwhile = self._meanwhile, 0
-        counted = await self._queues.waiting(self._bound + 1)
-        self._estimate = counted + before + self._meanwhile
-        took = self._clock.monotonic() - started
-        self._not_before = started + took * (1 + _SHARE)
-        return max(_RECOUNT, took * _SHARE)
+        """Count what waits, where it is worth it."""
+        known = self._tenancy.known
+        bounds = {name: of.max_pending for name, of in known.items() if of.max_pending is not None}
+        for name in self._own.keys() - bounds.keys():
+            del self._own[name]
+        backlogs = [(self._all, self._bound), *((self._backlog(name), bound) for name, bound in bounds.items())]
+        for backlog, bound in backlogs:
+            if backlog.next_count() <= self._clock.monotonic():
+                await backlog.recount(bound, self._clock)
+        return max(0.0, min(backlog.next_count() for backlog, _ in backlogs) - self._clock.monotonic())
+
+    def _backlog(self, namespace: str) -> _Backlog:
+        backlog = self._own.get(namespace)
+        if backlog is None:
+            backlog = self._own[namespace] = _Backlog(lambda bound: self._namespaces.waiting(namespace, bound))
+            self.wake.set()
+        return backlog
+
+    def _demand_room(self, backlog: _Backlog, bound: int, namespace: str, count: int, what: str) -> None:
+        if not backlog.has_room(bound, count):
+            backlog.want()
+            self.wake.set()
+            self._refused.labels(namespace, what).inc(count)
+            whose = f"of the namespace {namespace} " if what == "namespace" else ""
+            raise Overloaded(f"too many runs {whose}wait already; at most {bound} may", 5.0)
+
+    def _demand_rate(self, namespace: str, rate: float, count: int) -> None:
+        now = self._clock.monotonic()
+        bucket = self._rates.get(namespace)
+        if bucket is None or bucket.rate != rate:
+            bucket = self._rates[namespace] = _Rate(rate, now)
+        wait = bucket.wait(now)
+        if wait > 0:
+            self._refused.labels(namespace, "rate").inc(count)
+            raise TooMany(f"the namespace {namespace} may submit {rate:g} runs a second", wait)
+        bucket.take(count)

@@ -8,9 +8,11 @@ import anyio
 import msgspec
 
 from scheduler.api.admission import Admission
+from scheduler.api.credentials import Credentials
 from scheduler.api.gate import Gate
 from scheduler.api.offers import Offers
 from scheduler.api.settings import ApiSettings
+from scheduler.api.tenancy import Tenancy
 from scheduler.broker import Broker
 from scheduler.domain.clock import Clock
 from scheduler.domain.errors import NotFound
@@ -21,6 +23,8 @@ from scheduler.store.database import Database, Pinned
 from scheduler.store.dead_letters import DeadLetters
 from scheduler.store.explain import Explain
 from scheduler.store.intake import Intake
+from scheduler.store.keys import Keys
+from scheduler.store.namespaces import Namespaces
 from scheduler.store.queues import Queues
 from scheduler.store.runs import Runs
 from scheduler.store.tasks import Tasks
@@ -44,6 +48,10 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     explain: Explain
     offers: Offers
     admission: Admission
+    namespaces: Namespaces
+    tenancy: Tenancy
+    keys: Keys
+    credentials: Credentials
     gate: Gate
     health: Health
     metrics: Metrics
@@ -63,6 +71,10 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     ) -> Context:
         """Build the context over one database and one broker."""
         queues = Queues(database)
+        namespaces = Namespaces(database)
+        tenancy = Tenancy(namespaces, broker)
+        keys = Keys(database)
+        credentials = Credentials(keys, broker, clock, metrics, None)
         return cls(
             settings=settings,
             clock=clock,
@@ -71,8 +83,12 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             broker=broker,
             intake=Intake(database),
             offers=Offers(broker, clock),
-            admission=Admission(queues, clock, settings),
-            gate=Gate(settings),
+            admission=Admission(queues, namespaces, tenancy, clock, settings, metrics),
+            namespaces=namespaces,
+            tenancy=tenancy,
+            keys=keys,
+            credentials=credentials,
+            gate=Gate(credentials, tenancy, development=settings.development, open_to_all=settings.open_to_all),
             health=health,
             metrics=metrics,
             stopping=stopping,

@@ -40,9 +40,9 @@ async def resume_queue(api: Context, request: Request) -> Reply:
     return answer(QueueState(name=name, paused=False))
 
 
-async def list_workers(api: Context, request: Request) -> Reply:  # noqa: ARG001 - every handler takes both
-    """List the workers that are there, and those that went in the last hour."""
-    return answer(Workers(items=await api.queues.workers()))
+async def list_workers(api: Context, request: Request) -> Reply:
+    """List the workers that are there, and those that went in the last hour; `running` counts the caller's own runs."""
+    return answer(Workers(items=await api.queues.workers(request.principal.namespaces)))
 
 
 async def drain_worker(api: Context, request: Request) -> Reply:

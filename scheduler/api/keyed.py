@@ -26,8 +26,11 @@ _KEY = re.compile(r'"?([!#-~]{1,255})"?')
 async def handle_once(api: Context, route: Route, request: Request, header: bytes) -> Reply:
     """Answer as before if this request was answered before, else handle it and keep the answer.
 
-    Raises what the handler raises; Conflict (`in_flight`); a 422 Refusal if the key was used for another request.
+    Raises what the handler raises; Conflict (`in_flight`); a 400 Refusal for an answer that is not kept, a 422 one if
+    the key was used for another request.
     """
+    if route.secret_answer:
+        raise malformed("this answer holds a secret and is kept nowhere, so it cannot be given twice")
     key = await _key_of(api, request, header)
     async with api.database.pinned() as pinned:
         if kept := await hold(pinned, key, api.settings.idempotency_ttl):

@@ -18,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from scheduler.api.context import Context, found
 from scheduler.api.problems import malformed
 from scheduler.api.requests import Request
+from scheduler.api.runs import demand_current
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.domain.run import TERMINAL, Run
 from scheduler.service import Wake
@@ -33,6 +34,7 @@ async def read_logs(api: Context, request: Request) -> Response:
     """Return a run's output as text, or follow it as server-sent events (`?follow=true`, or by Accept)."""
     request.allow_query("follow", "attempt", "offset", "stream")
     run_id = request.uuid("run")
+    await demand_current(api, request)
     run = found(await api.runs.get(request.namespace, run_id), "run", run_id)
     stream = request.query.get("stream")
     if stream not in (None, "stdout", "stderr"):

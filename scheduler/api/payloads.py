@@ -9,6 +9,7 @@ import msgspec
 from scheduler.domain.run import Attempt, Run
 from scheduler.domain.task import Limits, Retry, TaskSpec
 from scheduler.store.tasks import StoredTask
+from scheduler.wire.access import Key, Namespace
 from scheduler.wire.dead_letters import DeadLetter, Decided
 from scheduler.wire.fleet import Queue, Worker
 from scheduler.wire.tasks import Created, Fire, PlannedFire, Task
@@ -32,6 +33,20 @@ class FirePage(msgspec.Struct, kw_only=True):
     """One page of planned fires."""
 
     items: list[Fire]
+    next_cursor: str | None
+
+
+class KeyPage(msgspec.Struct, kw_only=True):
+    """One page of API keys."""
+
+    items: list[Key]
+    next_cursor: str | None
+
+
+class NamespacePage(msgspec.Struct, kw_only=True):
+    """The caller's namespaces; there is only one page."""
+
+    items: list[Namespace]
     next_cursor: str | None
 
 

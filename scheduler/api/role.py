@@ -52,6 +52,8 @@ async def serve(  # noqa: PLR0913 - a composition root takes what it composes
             service.start(f"intake-{number}", context.intake.run)
         service.loop("offers", context.offers.step, wake=context.offers.wake)
         service.loop("admission", context.admission.step, wake=context.admission.wake)
+        service.loop("namespaces", context.tenancy.step, wake=context.tenancy.wake)
+        service.loop("credentials", context.credentials.step, wake=context.credentials.wake)
         # The socket listens already: who connects from now on is answered, at the latest when the loop turns.
         _log.info("listening", host=settings.host, port=port)
         task_status.started(port)

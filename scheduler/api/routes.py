@@ -10,7 +10,9 @@ from scheduler.api import (
     dead_letters,
     edits,
     fleet,
+    keys,
     logs,
+    namespaces,
     operations,
     payloads,
     probes,
@@ -24,6 +26,7 @@ from scheduler.api.routing import Query, Route
 from scheduler.domain.access import OPEN, Open, Permission
 from scheduler.domain.run import Run, RunState
 from scheduler.domain.task import TaskSpec
+from scheduler.wire.access import IssuedKey, Key, Namespace, NewKey, NewNamespace
 from scheduler.wire.backfills import Backfilled, BackfillRange
 from scheduler.wire.bulk import BulkCancelled, BulkRetried, CancelRuns, LogLevel, RetryRuns
 from scheduler.wire.dead_letters import Replay, Selection
@@ -490,6 +493,107 @@ _OPERATIONS: tuple[Route, ...] = (
     ),
 )
 
+_ACCESS: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/keys",
+        permission="key:manage",
+        handler=keys.create_key,
+        secret_answer=True,
+        summary="Make an API key",
+        tag="access",
+        request=NewKey,
+        example={"name": "ci", "role": "editor", "expires_in": "90d"},
+        responses={201: IssuedKey},
+        errors=(408, 409, 413, 415, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/keys",
+        permission="key:manage",
+        handler=keys.list_keys,
+        summary="List API keys",
+        tag="access",
+        query=_PAGED,
+        responses={200: payloads.KeyPage},
+        errors=(422,),
+    ),
+    Route(
+        method="GET",
+        path="/api/keys/{id}",
+        permission="key:manage",
+        handler=keys.get_key,
+        summary="Read an API key",
+        tag="access",
+        responses={200: Key},
+        errors=(404,),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/keys/{id}",
+        permission="key:manage",
+        handler=keys.revoke_key,
+        summary="Revoke an API key",
+        tag="access",
+        responses={204: None},
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path="/api/namespaces",
+        permission="namespace:manage",
+        handler=namespaces.create_namespace,
+        summary="Make a namespace",
+        tag="access",
+        request=NewNamespace,
+        example={"name": "team-a", "max_pending": 100000},
+        responses={201: Namespace},
+        errors=(408, 409, 413, 415, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/namespaces",
+        permission="namespace:read",
+        handler=namespaces.list_namespaces,
+        summary="List namespaces",
+        tag="access",
+        responses={200: payloads.NamespacePage},
+    ),
+    Route(
+        method="GET",
+        path="/api/namespaces/{name}",
+        permission="namespace:read",
+        handler=namespaces.get_namespace,
+        summary="Read a namespace",
+        tag="access",
+        responses={200: Namespace},
+        errors=(404,),
+    ),
+    Route(
+        method="PATCH",
+        path="/api/namespaces/{name}",
+        permission="namespace:manage",
+        handler=namespaces.change_namespace,
+        summary="Change what a namespace may have (merge patch)",
+        tag="access",
+        request=dict[str, Any],
+        request_media=("application/merge-patch+json", "application/json"),
+        example={"max_pending": 1000, "submit_rate": None},
+        responses={200: Namespace},
+        errors=(404, 408, 413, 415, 422),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/namespaces/{name}",
+        permission="namespace:manage",
+        handler=namespaces.delete_namespace,
+        summary="Delete an empty namespace",
+        tag="access",
+        responses={204: None},
+        errors=(404, 409),
+    ),
+)
+
 
 def _probe(path: str, permission: Permission | Open, handler: Any, summary: str, responses: dict[int, Any]) -> Route:
     return Route(
@@ -517,4 +621,4 @@ _PROBES: tuple[Route, ...] = (
     _probe("/openapi.json", OPEN, openapi, "This document", {200: dict[str, Any]}),
 )
 
-ROUTES: tuple[Route, ...] = (*_TASKS, *_RUNS, *_DEAD_LETTERS, *_FLEET, *_OPERATIONS, *_PROBES)
+ROUTES: tuple[Route, ...] = (*_TASKS, *_RUNS, *_DEAD_LETTERS, *_FLEET, *_ACCESS, *_OPERATIONS, *_PROBES)

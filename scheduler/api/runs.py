@@ -12,7 +12,7 @@ from scheduler.api.payloads import Attempts
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer, etag
 from scheduler.domain.blockers import blockers
-from scheduler.domain.errors import Conflict, FieldError, InvalidInput, NotFound, PreconditionFailed
+from scheduler.domain.errors import Conflict, FieldError, Forbidden, InvalidInput, NotFound, PreconditionFailed
 from scheduler.domain.run import LIVE, TERMINAL, Run
 from scheduler.store.database import Executor
 from scheduler.store.runs import RunFilter
@@ -101,6 +101,7 @@ async def check_fence(api: Context, request: Request) -> Reply:
 
 async def get_checkpoint(api: Context, request: Request) -> Reply:
     """Return a run's checkpoint as it was stored."""
+    await demand_current(api, request)
     run = await _get(api, request)
     checkpoint = found(await api.runs.checkpoint(run.id), "checkpoint of run", run.id)
     headers = [(b"x-dts-fence", b"%d" % checkpoint.fence)]
@@ -113,6 +114,10 @@ async def put_checkpoint(api: Context, request: Request) -> Reply:
     fence = request.convert("fence", int)
     if fence is not None and not 0 <= fence <= _MAX_FENCE:
         raise InvalidInput([FieldError("?fence", "is no fence")])
+    if (own := request.principal.run) is not None:
+        if fence not in (None, own.fence):
+            raise Forbidden("a run's token is for the attempt it was given to", None)
+        fence = own.fence
     data = await request.body(api.settings.max_checkpoint, api.settings.body_timeout)
     run = await _get(api, request)
     stored_at = await api.runs.put_checkpoint(run.id, data, fence)
@@ -124,8 +129,16 @@ async def put_checkpoint(api: Context, request: Request) -> Reply:
 
 async def get_outputs(api: Context, request: Request) -> Reply:
     """Return what a run wrote to its output file, as one JSON value; null if nothing."""
+    await demand_current(api, request)
     run = await _get(api, request)
     return answer(run.outputs if run.outputs is not None else msgspec.Raw(b"null"))
+
+
+async def demand_current(api: Context, request: Request) -> None:
+    """Raise Forbidden for a running command's token whose attempt is not the run's current one any more."""
+    own = request.principal.run
+    if own is not None and await api.runs.fence(request.namespace, own.run_id) != (True, own.fence):
+        raise Forbidden("the attempt that this token was given to has ended", None)
 
 
 async def _list(api: Context, request: Request, task_id: UUID | None) -> Reply:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from scheduler.domain.access import Permission
+
 MIB = 1024 * 1024
 
 
@@ -14,6 +16,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     more is taken. `idempotency_ttl` is how long the answer to a request with an Idempotency-Key is kept.
     `drain_timeout` is how long requests under way may take once the process was asked to stop.
     `development` lets everybody on this machine do everything without credentials, and listens to nobody else.
+    What `open_to_all` names needs no credentials (such as `metrics:read`, for a scraper that has none).
 
     `rate_limit` is how many requests a second one principal may send in one namespace, with `rate_burst` at once (0:
     as many as in a second); 0 is no limit. `require_if_match` refuses edits that do not say which version they mean.
@@ -22,6 +25,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8080
     development: bool = False
+    open_to_all: frozenset[Permission] = frozenset()
     max_body: int = 10 * MIB
     max_checkpoint: int = MIB
     max_batch: int = 10_000

@@ -42,6 +42,7 @@ async def create_task(api: Context, request: Request) -> Reply:
     resolved = None
     if spec.depends_on:
         resolved = await resolve(api.tasks, request.namespace, [spec], at="")
+    await api.tenancy.demand_room(request.namespace, int(spec.schedule is not None))
     api.admission.admit(request.namespace, 1)
     planned = _plan(api, [spec], now)
     lane = lane_of(request.namespace, spec.queue, spec.executor, spec.requires)
@@ -77,6 +78,7 @@ async def create_batch(api: Context, request: Request) -> Reply:
     if any(spec.depends_on for spec in specs):
         specs = _normalise_all(specs, now)
         resolved = await resolve(api.tasks, request.namespace, specs, at="/{index}")
+    await api.tenancy.demand_room(request.namespace, sum(s.schedule is not None for s in specs))
     api.admission.admit(request.namespace, len(specs))
     lanes = {lane_of(request.namespace, s.queue, s.executor, s.requires) for s in specs}
     open_lanes = {lane for lane in lanes if await api.offers.is_open(lane)}

@@ -129,7 +129,8 @@ async def plan_task(api: Context, request: Request) -> Reply:
             break
         fires.append(following)
         after = following
-    loads = await api.tasks.planned_near([fire.replace(second=0, microsecond=0) for fire in fires]) if fires else []
+    minutes = [fire.replace(second=0, microsecond=0) for fire in fires]
+    loads = await api.tasks.planned_near(request.namespace, minutes) if minutes else []
     items = []
     for fire, load in zip(fires, loads, strict=True):
         assert schedule is not None

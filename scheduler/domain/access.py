@@ -10,16 +10,18 @@ principals that are not confined to some of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal, TypeAlias, get_args
 from uuid import UUID
 
 import msgspec
 
-from scheduler.domain.errors import Forbidden
+from scheduler.domain.errors import FieldError, Forbidden
 from scheduler.domain.task import TaskSpec
 
 DEFAULT_NAMESPACE = "default"
+EVERY_NAMESPACE = "*"
+"""How `namespaces` of a key says that it holds in all of them."""
 
 Permission: TypeAlias = Literal[
     "task:read",
@@ -123,6 +125,29 @@ def granted(
     """Return what a role and further permissions amount to within these namespaces (None: all)."""
     held = frozenset(permissions) | (GRANTS[role] if role is not None else frozenset())
     return held if namespaces is None else held - INSTALLATION
+
+
+def may_grant(
+    principal: Principal, role: Role | None, permissions: Iterable[Permission], namespaces: Collection[str] | None
+) -> list[FieldError]:
+    """Return what is wrong with making a key that holds this: nobody gives away what they do not hold themselves."""
+    wrong = []
+    lacking = granted(role, (), namespaces) - principal.permissions
+    if role is not None and lacking:
+        wrong.append(FieldError("/role", f"holds what you do not hold: {', '.join(sorted(lacking))}"))
+    wrong += [
+        FieldError(f"/permissions/{index}", f"you do not hold {permission} yourself")
+        for index, permission in enumerate(permissions)
+        if permission not in principal.permissions
+    ]
+    if namespaces is None and principal.namespaces is not None:
+        wrong.append(FieldError("/namespaces", "you are confined to some namespaces, and so are the keys you make"))
+    wrong += [
+        FieldError("/namespaces", f"{name} is not one of your namespaces")
+        for name in sorted(namespaces or ())
+        if not principal.sees(name)
+    ]
+    return wrong
 
 
 def namespace_for(principal: Principal, wanted: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import UUID
 
 import msgspec
@@ -31,9 +32,12 @@ class Queues:
             rows = await executor.fetch("lanes_of_queue", namespace, name)
         return [row["lane"] for row in rows]
 
-    async def workers(self) -> list[Worker]:
-        """Return the workers that are there, and those that went in the last hour."""
-        rows = await self._database.fetch("list_workers")
+    async def workers(self, namespaces: Collection[str] | None) -> list[Worker]:
+        """Return the workers that are there, and those that went in the last hour.
+
+        `running` counts runs of these namespaces only, unless they are None.
+        """
+        rows = await self._database.fetch("list_workers", None if namespaces is None else sorted(namespaces))
         return [
             Worker(**{**row, "labels": msgspec.json.decode(row["labels"], type=dict[str, str])})
             for row in map(dict, rows)
@@ -59,8 +63,3 @@ class Queues:
         """Return how many runs wait, counting no further than about `at_most`."""
         count: int = await self._database.fetchval("count_waiting", at_most)
         return count
-
-    async def namespace_limit(self, namespace: str) -> int | None:
-        """Return a namespace's own bound on waiting runs."""
-        limit: int | None = await self._database.fetchval("namespace_limit", namespace)
-        return limit

@@ -150,9 +150,9 @@ class Tasks:
         items = [Fire(**dict(row)) for row in rows[:limit]]
         return Page(items, items[-1].scheduled_for if len(rows) > limit else None)
 
-    async def planned_near(self, minutes: Sequence[datetime]) -> list[int]:
-        """Return how many tasks fire next within each of these minutes."""
-        rows = await self._database.fetch("fires_planned_near", list(minutes))
+    async def planned_near(self, namespace: str, minutes: Sequence[datetime]) -> list[int]:
+        """Return how many of a namespace's tasks fire next within each of these minutes."""
+        rows = await self._database.fetch("fires_planned_near", list(minutes), namespace)
         return [row["tasks"] for row in rows]
 
     # --- dependencies by definition

@@ -40,9 +40,14 @@ RETURNING updated_at
 SELECT lane FROM lanes WHERE namespace = $1 AND queue = $2
 
 -- name: list_workers
--- reads the workers that are there, and those that went in the last hour
+-- reads the workers that are there, and those that went in the last hour; how much of each runs, in all (`$1` NULL) or of
+-- the namespaces `$1`
 SELECT w.id, w.name, w.host, w.pid, w.queues, w.executors, w.labels, w.containment, w.slots, w.version, w.state,
-       w.drain_requested, w.registered_at, w.ended_at, w.end_reason, coalesce(l.running, 0) AS running,
+       w.drain_requested, w.registered_at, w.ended_at, w.end_reason,
+       CASE WHEN $1::text[] IS NULL THEN coalesce(l.running, 0) ELSE (
+         SELECT count(*)::integer FROM runs r
+         WHERE r.worker_id = w.id AND r.state = 'running' AND r.namespace = ANY($1)
+       ) END AS running,
        coalesce(l.renewed_at, w.registered_at) AS last_seen
 FROM workers w LEFT JOIN worker_leases l ON l.worker_id = w.id
 WHERE w.state IN ('live', 'draining')
@@ -71,7 +76,3 @@ SELECT count(*) FROM workers WHERE state = 'live'
 SELECT (SELECT count(*) FROM (SELECT FROM runs WHERE state = 'pending' AND unmet = 0 AND NOT held LIMIT $1) AS a)
      + (SELECT count(*) FROM (SELECT FROM runs WHERE state = 'pending' AND (unmet > 0 OR held) LIMIT $1) AS b)
      + (SELECT count(*) FROM (SELECT FROM runs WHERE state = 'queued' LIMIT $1) AS c)
-
--- name: namespace_limit
--- reads a namespace's bound on waiting runs
-SELECT max_pending FROM namespaces WHERE name = $1

@@ -18,12 +18,12 @@ FROM bottom LEFT JOIN (
 ORDER BY page.position
 
 -- fragment: choose_runs
--- of `newest(id, queue, state, namespace)`: those that the filters leave
+-- of `newest(id, queue, state)`: those that the filters leave
 walked AS MATERIALIZED (
   SELECT newest.*, row_number() OVER () AS position FROM newest
 ), chosen AS MATERIALIZED (
   SELECT id, position FROM walked
-  WHERE namespace = $1 AND ($5::text IS NULL OR queue = $5) AND ($6::text IS NULL OR state = $6)
+  WHERE ($5::text IS NULL OR queue = $5) AND ($6::text IS NULL OR state = $6)
   ORDER BY position LIMIT $3
 ),
 
@@ -37,7 +37,7 @@ WHERE r.id = $1 AND r.namespace = $2
 -- name: list_runs
 -- reads runs, newest first, from below `$2`: at most `$3` of the `$4` looked at
 WITH newest AS MATERIALIZED (
-  SELECT r.id, r.queue, r.state, r.namespace FROM runs r WHERE r.id < $2 ORDER BY r.id DESC LIMIT $4
+  SELECT r.id, r.queue, r.state FROM runs r WHERE r.namespace = $1 AND r.id < $2 ORDER BY r.id DESC LIMIT $4
 ),
 -- include: choose_runs
 -- include: run_page
@@ -45,7 +45,9 @@ WITH newest AS MATERIALIZED (
 -- name: list_runs_of_task
 -- reads the runs of the task `$7`, newest first, from below `$2`
 WITH newest AS MATERIALIZED (
-  SELECT r.id, r.queue, r.state, r.namespace FROM runs r WHERE r.task_id = $7 AND r.id < $2 ORDER BY r.id DESC LIMIT $4
+  SELECT r.id, r.queue, r.state FROM runs r
+  WHERE r.task_id = $7 AND r.namespace = $1 AND r.id < $2
+  ORDER BY r.id DESC LIMIT $4
 ),
 -- include: choose_runs
 -- include: run_page
@@ -53,8 +55,8 @@ WITH newest AS MATERIALIZED (
 -- name: list_runs_ended
 -- reads runs that ended in the state `$6`, newest first, from below `$2`
 WITH newest AS MATERIALIZED (
-  SELECT r.id, r.queue, r.state, r.namespace FROM runs r
-  WHERE r.state = $6 AND r.state IN ('completed', 'failed', 'cancelled', 'skipped', 'dead_letter') AND r.id < $2
+  SELECT r.id, r.queue, r.state FROM runs r
+  WHERE r.namespace = $1 AND r.state = $6 AND r.state IN ('completed', 'failed', 'cancelled', 'skipped', 'dead_letter') AND r.id < $2
   ORDER BY r.id DESC LIMIT $4
 ),
 -- include: choose_runs
@@ -64,9 +66,11 @@ WITH newest AS MATERIALIZED (
 -- reads queued or running runs (a window's worth at most), newest first, from below `$2`
 WITH newest AS MATERIALIZED (
   SELECT * FROM (
-    SELECT r.id, r.queue, r.state, r.namespace FROM runs r WHERE $6 = 'queued' AND r.state = 'queued' AND r.id < $2
+    SELECT r.id, r.queue, r.state FROM runs r
+    WHERE $6 = 'queued' AND r.state = 'queued' AND r.namespace = $1 AND r.id < $2
     UNION ALL
-    SELECT r.id, r.queue, r.state, r.namespace FROM runs r WHERE $6 = 'running' AND r.state = 'running' AND r.id < $2
+    SELECT r.id, r.queue, r.state FROM runs r
+    WHERE $6 = 'running' AND r.state = 'running' AND r.namespace = $1 AND r.id < $2
   ) AS active
   ORDER BY id DESC LIMIT $4
 ),

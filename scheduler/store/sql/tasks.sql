@@ -119,7 +119,8 @@ walked AS MATERIALIZED (
 -- reads tasks whose newest run ended in the state `$6`, in the order of these runs, from below the run `$2`
 WITH candidates AS MATERIALIZED (
   SELECT r.id AS run_id, r.task_id, r.state FROM runs r
-  WHERE r.state = $6 AND r.state IN ('completed', 'failed', 'cancelled', 'skipped', 'dead_letter') AND r.id < $2
+  WHERE r.namespace = $1 AND r.state = $6
+    AND r.state IN ('completed', 'failed', 'cancelled', 'skipped', 'dead_letter') AND r.id < $2
   ORDER BY r.id DESC LIMIT $4
 ),
 -- include: tasks_of_runs
@@ -128,7 +129,9 @@ WITH candidates AS MATERIALIZED (
 -- name: list_tasks_pending
 -- reads tasks whose newest run is in the state `$6` = pending, in the order of these runs, from below the run `$2`
 WITH candidates AS MATERIALIZED (
-  SELECT r.id AS run_id, r.task_id, r.state FROM runs r WHERE r.id < $2 ORDER BY r.id DESC LIMIT $4
+  SELECT r.id AS run_id, r.task_id, r.state FROM runs r
+  WHERE r.namespace = $1 AND r.id < $2
+  ORDER BY r.id DESC LIMIT $4
 ),
 -- include: tasks_of_runs
 -- include: task_page
@@ -137,9 +140,11 @@ WITH candidates AS MATERIALIZED (
 -- reads tasks whose newest run is in the state `$6` = queued or running, in the order of these runs, from below the run `$2`
 WITH candidates AS MATERIALIZED (
   SELECT run_id, task_id, state FROM (
-    SELECT r.id AS run_id, r.task_id, r.state FROM runs r WHERE $6 = 'queued' AND r.state = 'queued' AND r.id < $2
+    SELECT r.id AS run_id, r.task_id, r.state FROM runs r
+    WHERE $6 = 'queued' AND r.state = 'queued' AND r.namespace = $1 AND r.id < $2
     UNION ALL
-    SELECT r.id, r.task_id, r.state FROM runs r WHERE $6 = 'running' AND r.state = 'running' AND r.id < $2
+    SELECT r.id, r.task_id, r.state FROM runs r
+    WHERE $6 = 'running' AND r.state = 'running' AND r.namespace = $1 AND r.id < $2
   ) AS active
   ORDER BY run_id DESC LIMIT $4
 ),
@@ -288,9 +293,10 @@ FROM fires f WHERE f.task_id = $1 AND f.scheduled_for < $2
 ORDER BY f.scheduled_for DESC LIMIT $3
 
 -- name: fires_planned_near
--- reads how many tasks fire next within each of the given minutes
+-- reads how many tasks of a namespace fire next within each of the given minutes
 SELECT w.minute, (
   SELECT count(*) FROM tasks_recurring t
-  WHERE NOT t.paused AND t.deleted_at IS NULL AND t.next_fire_at >= w.minute AND t.next_fire_at < w.minute + interval '1 minute'
+  WHERE t.namespace = $2 AND NOT t.paused AND t.deleted_at IS NULL AND t.next_fire_at >= w.minute
+    AND t.next_fire_at < w.minute + interval '1 minute'
 ) AS tasks
 FROM unnest($1::timestamptz[]) AS w(minute)

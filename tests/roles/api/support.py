@@ -169,6 +169,8 @@ async def running_api(
             service.start("messages", broker.run, health)
             service.loop("offers", context.offers.step, wake=context.offers.wake)
             service.loop("admission", context.admission.step, wake=context.admission.wake)
+            service.loop("namespaces", context.tenancy.step, wake=context.tenancy.wake)
+            service.loop("credentials", context.credentials.step, wake=context.credentials.wake)
             yield Client(App(context), context)
 
 

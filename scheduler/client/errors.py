@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from scheduler.domain.errors import FieldError
+from scheduler.wire.tasks import Created
 
 _NOTHING_TAKEN = frozenset({"overloaded"})
 
@@ -98,6 +99,21 @@ class PreconditionFailed(ApiError):
 
 class Overloaded(ApiError):
     """429 or 503: nothing wrong with the request, try again later."""
+
+
+class PartlySubmitted(ClientError):
+    """A batch failed after others were taken: `created` stand, in order; `error` says why the next `batch` do not.
+
+    Where `error.in_doubt`, that batch may have been taken all the same. Pointers count from the start of the batch.
+    """
+
+    def __init__(self, created: list[Created], batch: int, error: ApiError | Unreachable) -> None:
+        first, last = len(created), len(created) + batch - 1
+        fate = "may or may not have been created" if error.in_doubt else "were not"
+        super().__init__(f"tasks 0 to {first - 1} were created, {first} to {last} {fate}: {error}")
+        self.created = created
+        self.batch = batch
+        self.error = error
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {

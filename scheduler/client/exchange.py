@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from typing import TypeAlias, TypeVar
 from urllib.parse import quote
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 
@@ -149,6 +149,9 @@ def with_retries(operation: Operation[T], policy: RetryPolicy, noise: Callable[[
 
 def _persist(request: Request, policy: RetryPolicy, noise: Callable[[], float]) -> Exchange[Reply | Exception]:
     """Send until there is a final answer."""
+    if policy.keyed and policy.attempts > 1 and request.method == "POST" and not request.repeatable:
+        headers = {**request.headers, "idempotency-key": str(uuid4())}
+        request = msgspec.structs.replace(request, headers=headers, repeatable=True)
     tries = 0
     in_doubt = False
     while True:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from scheduler.client.errors import ApiError, PartlySubmitted, Unreachable
 from scheduler.client.exchange import Id, Operation, ask, build, decoded, path_of
 from scheduler.client.pages import Listing, Page
 from scheduler.domain.backfill import BackfillOverlap
@@ -25,8 +26,8 @@ BATCH_BYTES = 8 * 1024 * 1024
 def submit(spec: TaskSpec) -> Operation[Task]:
     """Create one task.
 
-    With an `idempotency_key` in the spec it is created once however often it is sent, so it is also sent again after a
-    lost answer; without one that is an Unreachable with `sent`.
+    With an `idempotency_key` in the spec there is one such task for as long as it is kept, however often it is
+    submitted; without one, this call makes one task, also where it has to be sent again.
     """
     keyed = spec.idempotency_key is not None
     request = build("POST", "/api/tasks", body=encode_spec(spec), repeatable=keyed)
@@ -34,24 +35,27 @@ def submit(spec: TaskSpec) -> Operation[Task]:
 
 
 def submit_batch(specs: Sequence[TaskSpec]) -> Operation[list[Created]]:
-    """Create up to 10,000 tasks in one transaction, all or nothing; they may depend on each other by name.
-
-    Not repeated after a lost answer: nobody can tell then whether it was taken.
-    """
+    """Create up to 10,000 tasks in one transaction, all or nothing; they may depend on each other by name."""
     return (yield from _send_batch([encode_spec(spec) for spec in specs]))
 
 
 def submit_many(
     specs: Iterable[TaskSpec], *, batch: int = BATCH_TASKS, progress: Callable[[int], None] | None = None
 ) -> Operation[list[Created]]:
-    """Create any number of tasks, as few transactions as the server's limits allow.
+    """Create any number of tasks, in as few transactions as the server's limits allow; `specs` is read as it goes.
 
-    Each batch is all or nothing by itself: when one is refused, those before it stand. Tasks that depend on each other
-    by name belong in one batch (`submit_batch`). `progress` is told how many tasks were created so far.
+    Each batch is all or nothing. When the first one fails, nothing was created and its error is raised; when a later
+    one does, PartlySubmitted says what stands. Tasks that depend on each other by name belong in one batch
+    (`submit_batch`). `progress` is told how many tasks were created so far.
     """
     created: list[Created] = []
     for lines in batches(specs, batch):
-        created += yield from _send_batch(lines)
+        try:
+            created += yield from _send_batch(lines)
+        except (ApiError, Unreachable) as error:
+            if not created:
+                raise
+            raise PartlySubmitted(created, len(lines), error) from error
         if progress is not None:
             progress(len(created))
     return created

@@ -156,7 +156,7 @@ def test_a_run_that_cannot_start_explains_itself_and_is_not_waited_for_forever(c
     assert client.retry_run(task.last_run.id).state in {"pending", "queued", "running"}
 
 
-def test_an_idempotency_key_survives_a_lost_answer(server: str) -> None:
+def test_a_submit_whose_answer_is_lost_makes_one_task(server: str) -> None:
     class LosesTheFirstAnswer(httpx2.HTTPTransport):
         """Delivers each request, and drops the answer to the first."""
 
@@ -171,12 +171,13 @@ def test_an_idempotency_key_survives_a_lost_answer(server: str) -> None:
                 raise httpx2.ReadError("the answer was lost", request=request)
             return response
 
-    spec = TaskSpec(name="precious", command=["/bin/true"], idempotency_key="precious-1")
-    with Client(server, transport=LosesTheFirstAnswer(), retries=RetryPolicy(base=0.0)) as client:
-        task = client.submit(spec)
-        assert [found.id for found in client.tasks(name="precious")] == [task.id]
+    for key, name in (("precious-1", "with-a-key-of-its-own"), (None, "with-the-requests-key")):
+        with Client(server, transport=LosesTheFirstAnswer(), retries=RetryPolicy(base=0.0)) as client:
+            task = client.submit(TaskSpec(name=name, command=["/bin/true"], idempotency_key=key))
+            assert [found.id for found in client.tasks(name=name)] == [task.id]
+    unkeyed = RetryPolicy(base=0.0, keyed=False)
     with (
-        Client(server, transport=LosesTheFirstAnswer(), retries=RetryPolicy(base=0.0)) as client,
+        Client(server, transport=LosesTheFirstAnswer(), retries=unkeyed) as client,
         pytest.raises(Unreachable) as caught,
     ):
         client.submit(TaskSpec(name="careless", command=["/bin/true"]))

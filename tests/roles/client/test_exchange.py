@@ -9,7 +9,16 @@ import msgspec
 import pytest
 
 from scheduler.client import runs, tasks
-from scheduler.client.errors import BadAnswer, Conflict, InvalidRequest, NotFound, Overloaded, Unreachable, WaitTimeout
+from scheduler.client.errors import (
+    BadAnswer,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    PartlySubmitted,
+    Unreachable,
+    WaitTimeout,
+)
 from scheduler.client.exchange import Fault, Operation, Pause, Reply, Request, build, path_of, with_retries
 from scheduler.client.pages import Listing
 from scheduler.client.retry import RetryPolicy
@@ -60,12 +69,14 @@ def problem(status: int, kind: str, headers: Mapping[str, str] | None = None) ->
     return json_reply(body, status, headers)
 
 
-def play(operation: Operation[T], *answers: Reply | Fault) -> tuple[T, list[Request], list[float]]:
+def play(
+    operation: Operation[T], *answers: Reply | Fault, policy: RetryPolicy = POLICY
+) -> tuple[T, list[Request], list[float]]:
     """Run an operation against scripted answers; return its result, the requests sent and the pauses made."""
     requests: list[Request] = []
     pauses: list[float] = []
     rest: Iterator[Reply | Fault] = iter(answers)
-    exchange = with_retries(operation, POLICY, lambda: 1.0)
+    exchange = with_retries(operation, policy, lambda: 1.0)
     try:
         step = next(exchange)
         while True:
@@ -92,15 +103,50 @@ def test_giving_up_raises_the_last_error() -> None:
         play(runs.run(RUN["id"]), LOST, LOST, REFUSED)
 
 
-def test_a_submit_without_a_key_is_not_sent_again_once_it_may_have_arrived() -> None:
+UNKEYED = RetryPolicy(attempts=3, base=0.5, cap=10.0, keyed=False)
+CREATED = {"items": [{"id": RUN["task_id"], "run_id": RUN["id"]}]}
+
+
+def test_a_post_is_sent_again_under_the_key_that_it_had_the_first_time() -> None:
+    body = {"type": "urn:dts:problem:conflict", "status": 409, "detail": "d", "code": "in_flight"}
+    under_way = json_reply(body, 409, {"retry-after": "1"})
+    batch = [TaskSpec(name="t", command=["true"])]
+    _, requests, pauses = play(tasks.submit_batch(batch), LOST, under_way, json_reply(CREATED, 201))
+    first, *again = [request.headers["idempotency-key"] for request in requests]
+    assert again == [first, first]
+    assert pauses == [0.5, 2.0]
+    _, (other,), _ = play(tasks.submit_batch(batch), json_reply(CREATED, 201))
+    assert other.headers["idempotency-key"] != first
+
+
+def test_a_request_that_may_be_repeated_anyway_needs_no_key() -> None:
+    spec = TaskSpec(name="t", command=["true"], idempotency_key="k")
+    for operation in (tasks.submit(spec), tasks.delete_task(RUN["id"]), runs.run(RUN["id"])):
+        request = next(with_retries(operation, POLICY, lambda: 1.0))
+        assert isinstance(request, Request)
+        assert "idempotency-key" not in request.headers
+
+
+def test_batches_that_were_taken_before_one_was_refused_are_told() -> None:
+    specs = (TaskSpec(name=f"t{n}", command=["true"]) for n in range(3))
+    two = {"items": CREATED["items"] * 2}
+    with pytest.raises(PartlySubmitted, match="0 to 1 were created, 2 to 2 were not") as caught:
+        play(tasks.submit_many(specs, batch=2), json_reply(two, 201), problem(422, "invalid"))
+    assert len(caught.value.created) == 2
+    assert isinstance(caught.value.error, InvalidRequest)
+    with pytest.raises(InvalidRequest):
+        play(tasks.submit_many([TaskSpec(name="t", command=["true"])]), problem(422, "invalid"))
+
+
+def test_without_keys_a_post_is_not_sent_again_once_it_may_have_arrived() -> None:
     with pytest.raises(Unreachable) as caught:
-        play(tasks.submit(TaskSpec(name="t", command=["true"])), LOST)
+        play(tasks.submit(TaskSpec(name="t", command=["true"])), LOST, policy=UNKEYED)
     assert caught.value.in_doubt
 
 
 def test_a_submit_without_a_key_is_sent_again_when_nobody_was_listening() -> None:
     with pytest.raises(InvalidRequest):
-        play(tasks.submit(TaskSpec(name="t", command=["true"])), REFUSED, problem(422, "invalid"))
+        play(tasks.submit(TaskSpec(name="t", command=["true"])), REFUSED, problem(422, "invalid"), policy=UNKEYED)
 
 
 def test_a_submit_with_a_key_is_sent_again_after_a_lost_answer() -> None:
@@ -119,7 +165,7 @@ def test_an_overloaded_server_took_nothing_so_anything_is_sent_again_after_its_r
 
 def test_a_server_whose_database_is_away_leaves_a_submit_in_doubt() -> None:
     with pytest.raises(Overloaded) as caught:
-        play(tasks.trigger(RUN["task_id"]), problem(503, "unavailable", {"retry-after": "1"}))
+        play(tasks.trigger(RUN["task_id"]), problem(503, "unavailable", {"retry-after": "1"}), policy=UNKEYED)
     assert caught.value.in_doubt
 
 

@@ -17,5 +17,9 @@ CREATE TABLE request_keys (
 );
 CREATE INDEX request_keys_expiry ON request_keys (expires_at);
 
+-- What the stream of events asks: what has changed since a moment.
+CREATE INDEX runs_finished ON runs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX tasks_recurring_updated ON tasks_recurring (updated_at);
+
 -- migrate:down
 -- Forward only: restore a backup instead.

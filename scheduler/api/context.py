@@ -9,6 +9,7 @@ import msgspec
 
 from scheduler.api.admission import Admission
 from scheduler.api.credentials import Credentials
+from scheduler.api.feed import Feed
 from scheduler.api.gate import Gate
 from scheduler.api.offers import Offers
 from scheduler.api.settings import ApiSettings
@@ -19,6 +20,7 @@ from scheduler.domain.errors import NotFound
 from scheduler.domain.ids import IdSource
 from scheduler.health import Health
 from scheduler.metrics import Metrics
+from scheduler.store.changes import Changes
 from scheduler.store.database import Database, Pinned
 from scheduler.store.dead_letters import DeadLetters
 from scheduler.store.explain import Explain
@@ -53,6 +55,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     keys: Keys
     credentials: Credentials
     gate: Gate
+    changes: Changes
+    feed: Feed
     health: Health
     metrics: Metrics
     stopping: anyio.Event
@@ -75,6 +79,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         tenancy = Tenancy(namespaces, broker)
         keys = Keys(database)
         credentials = Credentials(keys, broker, clock, metrics, None)
+        changes = Changes(database)
         return cls(
             settings=settings,
             clock=clock,
@@ -89,6 +94,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             keys=keys,
             credentials=credentials,
             gate=Gate(credentials, tenancy, development=settings.development, open_to_all=settings.open_to_all),
+            changes=changes,
+            feed=Feed(changes, clock, poll=settings.event_poll, keepalive=settings.sse_keepalive),
             health=health,
             metrics=metrics,
             stopping=stopping,

@@ -18,7 +18,7 @@ from scheduler.broker import Broker
 from scheduler.domain.clock import Clock
 from scheduler.health import Health
 from scheduler.metrics import Metrics
-from scheduler.service import Service
+from scheduler.service import Service, run_loop
 from scheduler.store.database import Database
 from scheduler.telemetry import get_logger
 
@@ -54,8 +54,27 @@ async def serve(  # noqa: PLR0913 - a composition root takes what it composes
         service.loop("admission", context.admission.step, wake=context.admission.wake)
         service.loop("namespaces", context.tenancy.step, wake=context.tenancy.wake)
         service.loop("credentials", context.credentials.step, wake=context.credentials.wake)
+        service.start("events", follow_changes, context)
         # The socket listens already: who connects from now on is answered, at the latest when the loop turns.
         _log.info("listening", host=settings.host, port=port)
         task_status.started(port)
         await serve_http(app, listener, settings, stop)  # type: ignore[arg-type]  # hypercorn's scopes are typed dicts
         await service.drain(settings.drain_timeout)
+
+
+async def follow_changes(context: Context) -> None:
+    """Run the feed of the event streams until the process is asked to stop; then send their clients home."""
+    feed = context.feed
+    listener = context.broker.listen("wake:control", lambda _: feed.wake.set(), feed.wake.set)
+    try:
+        async with anyio.create_task_group() as group:
+
+            async def close() -> None:
+                await context.stopping.wait()
+                feed.close()
+                group.cancel_scope.cancel()
+
+            group.start_soon(close, name="events: stop")
+            await run_loop("api.events", feed.step, wake=feed.wake, health=context.health)
+    finally:
+        context.broker.unlisten(listener)

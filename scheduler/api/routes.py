@@ -9,6 +9,7 @@ from scheduler.api import (
     bulk,
     dead_letters,
     edits,
+    events,
     fleet,
     keys,
     logs,
@@ -478,6 +479,23 @@ _FLEET: tuple[Route, ...] = (
 )
 
 
+_EVENTS: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/events/stream",
+        permission="event:read",
+        handler=events.stream_events,
+        summary="Follow what changes",
+        tag="events",
+        query=(
+            Query("kind", str, "Only these, separated by commas: run, task, worker, leader (default: all)."),
+            Query("task_id", str, "Only runs of this task."),
+        ),
+        responses={200: ("text/event-stream",)},
+        errors=(422,),
+    ),
+)
+
 _OPERATIONS: tuple[Route, ...] = (
     Route(
         method="PUT",
@@ -621,4 +639,4 @@ _PROBES: tuple[Route, ...] = (
     _probe("/openapi.json", OPEN, openapi, "This document", {200: dict[str, Any]}),
 )
 
-ROUTES: tuple[Route, ...] = (*_TASKS, *_RUNS, *_DEAD_LETTERS, *_FLEET, *_ACCESS, *_OPERATIONS, *_PROBES)
+ROUTES: tuple[Route, ...] = (*_TASKS, *_RUNS, *_DEAD_LETTERS, *_FLEET, *_EVENTS, *_ACCESS, *_OPERATIONS, *_PROBES)

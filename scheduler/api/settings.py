@@ -39,4 +39,5 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     rate_burst: int = 0
     require_if_match: bool = False
     log_poll: float = 1.0
+    event_poll: float = 1.0
     sse_keepalive: float = 15.0

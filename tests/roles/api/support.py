@@ -12,6 +12,7 @@ import msgspec
 
 from scheduler.api.app import App
 from scheduler.api.context import Context
+from scheduler.api.role import follow_changes
 from scheduler.api.settings import ApiSettings
 from scheduler.broker import Broker
 from scheduler.domain.clock import SystemClock
@@ -168,6 +169,7 @@ async def running_api(
             service.start("intake", context.intake.run)
             service.start("messages", broker.run, health)
             service.loop("offers", context.offers.step, wake=context.offers.wake)
+            service.start("events", follow_changes, context)
             service.loop("admission", context.admission.step, wake=context.admission.wake)
             service.loop("namespaces", context.tenancy.step, wake=context.tenancy.wake)
             service.loop("credentials", context.credentials.step, wake=context.credentials.wake)

@@ -1,0 +1,189 @@
+"""The one reader behind every stream of events: looks at what has changed, and keeps the last of it for all clients.
+
+PostgreSQL says what has changed, so a look that comes late misses no object that has; what it cannot see is a state
+that an object passed through between two looks. A look begins a little before the last one, for what was committed
+late, and leaves out what it has told. Redis only says when to look sooner. While nobody listens, nothing is read.
+
+A client holds a number, how far it is; whoever falls behind further than the feed remembers has a gap. Memory is
+bounded by what the feed remembers, and by what happened in the last seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal
+from uuid import UUID
+
+import anyio
+import msgspec
+
+from scheduler.domain.clock import Clock
+from scheduler.service import Wake
+from scheduler.store.changes import Changes
+from scheduler.wire.events import Change, Gap
+
+SLACK: Final = timedelta(seconds=2)
+"""How long before a look a change may have been made that was not yet committed then."""
+
+_REMEMBERED: Final = 8192  # events
+_AT_ONCE: Final = 20_000  # changes that one look takes in
+_SPACING: Final = 0.2  # seconds between looks at least
+_encode = msgspec.json.Encoder().encode
+
+Reason = Literal["too_old", "too_many", "too_slow"]
+_Seen = dict[tuple[str, UUID | None], tuple[int | None, str, datetime | None]]
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One event, ready to be sent. `namespace` None is for everybody; `kind` None is for every listener."""
+
+    kind: str | None
+    namespace: str | None
+    task_id: UUID | None
+    text: bytes
+
+
+def change_event(change: Change, position: int) -> Event:
+    """Return the event of one change, seen by a look at `position`."""
+    text = b"id: %d\nevent: %s\ndata: %s\n\n" % (position, change.kind.encode(), _encode(change))
+    return Event(change.kind, change.namespace, change.task_id, text)
+
+
+def gap_event(reason: Reason, position: int) -> Event:
+    """Return the event that says that changes may be missing before `position`."""
+    return Event(None, None, None, b"id: %d\nevent: gap\ndata: %s\n\n" % (position, _encode(Gap(reason=reason))))
+
+
+def position_of(moment: datetime) -> int:
+    """Return a place in the stream, which is what an event's id is: microseconds of PostgreSQL's clock."""
+    return round(moment.timestamp() * 1e6)
+
+
+class Feed:
+    """Looks while there are followers; `step` is run by a loop over `wake`."""
+
+    def __init__(self, changes: Changes, clock: Clock, *, poll: float, keepalive: float) -> None:
+        self.wake = Wake()
+        self.head = 0
+        """The number of the next event."""
+        self.position = 0
+        self.closed = False
+        self._changes = changes
+        self._monotonic = clock.monotonic
+        self._poll = poll
+        self._keepalive = keepalive
+        self._beat_at = 0.0
+        self._followers = 0
+        self._events: deque[Event] = deque(maxlen=_REMEMBERED)
+        self._news = anyio.Event()
+        self._since: datetime | None = None
+        self._not_before = 0.0
+        self._executing: set[UUID | None] = set()
+        self._seen: _Seen = {}
+        self._seen_before: _Seen = {}
+        self._turned = datetime.min.replace(tzinfo=UTC)
+
+    # --- for clients
+
+    async def join(self) -> None:
+        """Begin to follow: returns once `position` is a place from which on nothing will be missed."""
+        self._followers += 1
+        if self._since is None:
+            self.wake.set()
+            while self._since is None and not self.closed:
+                await self._news.wait()
+
+    def leave(self) -> None:
+        """Follow no more."""
+        self._followers -= 1
+
+    def after(self, number: int) -> list[Event] | None:
+        """Return the events from `number` on, None if some of them are forgotten."""
+        missing = self.head - number
+        if missing > len(self._events):
+            return None
+        return [self._events[index] for index in range(len(self._events) - missing, len(self._events))]
+
+    async def news(self) -> None:
+        """Wait for the next events."""
+        await self._news.wait()
+
+    def close(self) -> None:
+        """Send every follower home."""
+        self.closed = True
+        self._announce()
+
+    # --- looking
+
+    async def step(self) -> float | None:
+        """Look once. Raises StoreUnavailable, after which the next look makes up for it."""
+        if not self._followers:
+            self._since = None
+            self._forget()
+            return None
+        now = self._monotonic()
+        if now < self._not_before:
+            return self._not_before - now
+        self._not_before = now + _SPACING
+        if now - self._beat_at > self._keepalive:
+            self._tell([Event(None, None, None, b": still here\n\n")])
+        await self._look()
+        return self._poll
+
+    async def _look(self) -> None:
+        moment = await self._changes.now()
+        first = self._since is None
+        before = self._since or moment
+        since = before - SLACK
+        runs = await self._changes.runs(since, _AT_ONCE + 1)
+        tasks = await self._changes.tasks(since, _AT_ONCE + 1)
+        fleet = await self._changes.fleet(since)
+        executing = {change.id for change in runs if change.state == "running"}
+        too_many = max(len(runs), len(tasks)) > _AT_ONCE
+        if not too_many and (gone := self._executing - executing):
+            runs += await self._changes.these_runs(run_id for run_id in gone if run_id is not None)
+        self._executing = executing
+        news = self._unseen([*fleet, *tasks, *sorted(runs, key=_when)], now=moment)
+        self._since, self.position = moment, position_of(moment)
+        if first:
+            self._announce()
+        elif too_many:
+            self._tell([gap_event("too_many", self.position)])
+        elif news:
+            # Whoever is cut off in the middle of these has to get all of them again.
+            told = [change_event(change, position_of(before)) for change in news]
+            self._tell([*told, Event(None, None, None, b"id: %d\n\n" % self.position)])
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        self.head += len(events)
+        self._events.extend(events)
+        self._beat_at = self._monotonic()
+        self._announce()
+
+    def _unseen(self, changes: Iterable[Change], now: datetime) -> list[Change]:
+        """Leave out what was told; remember it for as long as looks can find it again."""
+        if now - self._turned > 2 * SLACK:
+            kept = {key: value for key, value in self._seen.items() if key[0] in ("worker", "leader")}
+            self._seen_before, self._seen, self._turned = self._seen, kept, now
+        news = []
+        for change in changes:
+            key = (change.kind, change.id if change.kind != "leader" else None)
+            told = (change.version, change.state, change.at)
+            if told != self._seen.get(key, self._seen_before.get(key)):
+                news.append(change)
+            self._seen[key] = told
+        return news
+
+    def _forget(self) -> None:
+        self._executing, self._seen, self._seen_before = set(), {}, {}
+
+    def _announce(self) -> None:
+        news, self._news = self._news, anyio.Event()
+        news.set()
+
+
+def _when(change: Change) -> datetime:
+    assert change.at is not None, "every run was created"
+    return change.at

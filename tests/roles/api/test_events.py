@@ -1,0 +1,209 @@
+"""The stream of events: what it tells, where it goes on, and what it admits to have missed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+
+from scheduler.api import events as module
+from scheduler.api import feed as feed_module
+from scheduler.api.settings import ApiSettings
+from scheduler.store.database import Database
+from tests.roles.api.support import Client, FakeWorker, running_api
+from tests.support import until
+
+
+class Follower:
+    """A client of the stream."""
+
+    def __init__(self) -> None:
+        self.text = b""
+        self.ended = False
+        self.hold = anyio.Event()  # clear it to be slow
+        self.hold.set()
+
+    @property
+    def messages(self) -> list[tuple[str, Any]]:
+        found = []
+        for block in self.text.decode().split("\n\n"):
+            fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line and line[0] != ":")
+            if "data" in fields:
+                found.append((fields["event"], msgspec.json.decode(fields["data"])))
+        return found
+
+    @property
+    def last_id(self) -> str:
+        return [line for line in self.text.decode().split("\n") if line.startswith("id: ")][-1][4:]
+
+    def states(self, identifier: str) -> list[str]:
+        return [data["state"] for _, data in self.messages if data.get("id") == identifier]
+
+
+@asynccontextmanager
+async def following(api: Client, query: str = "", last_id: str | None = None) -> AsyncIterator[Follower]:
+    follower = Follower()
+    gone = anyio.Event()
+    headers = [(b"host", b"localhost")] + ([(b"last-event-id", last_id.encode())] if last_id else [])
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/api/events/stream",
+        "raw_path": b"/api/events/stream",
+        "query_string": query.encode(),
+        "headers": headers,
+    }
+
+    async def receive() -> Any:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        await follower.hold.wait()
+        follower.text += message.get("body", b"")
+
+    async def run() -> None:
+        await api.app(scope, receive, send)
+        follower.ended = True
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        await until(lambda: follower.text)
+        yield follower
+        follower.hold.set()
+        gone.set()
+
+
+@pytest.fixture
+async def quick(database: Database, redis_url: str) -> AsyncIterator[Client]:
+    """An API that looks often."""
+    settings = ApiSettings(development=True, event_poll=0.05, sse_keepalive=0.3)
+    async with running_api(database, redis_url, settings) as client:
+        yield client
+
+
+async def test_runs_tasks_and_workers_are_told_as_they_change(
+    quick: Client, worker: FakeWorker, database: Database
+) -> None:
+    async with following(quick) as seen:
+        task = await quick.create("nightly", schedule="@hourly")
+        run = (await quick.post(f"/api/tasks/{task['id']}/trigger")).json["id"]
+        await until(lambda: seen.states(run))
+        claim = await worker.claim(run)
+        await until(lambda: seen.states(run)[-1] == "running")
+        await worker.end(claim, "pending", retry_in=60.0)
+        await until(lambda: seen.states(run)[-1] == "pending")
+        await quick.post(f"/api/runs/{run}/cancel")
+        await until(lambda: seen.states(run)[-1] == "cancelled")
+        await quick.post(f"/api/tasks/{task['id']}/pause")
+        await until(lambda: seen.states(task["id"]) == ["active", "paused"])
+        await quick.post(f"/api/workers/{worker.id}/drain")
+        await until(lambda: seen.states(str(worker.id)) == ["draining"])
+        async with database.session() as connection:
+            await connection.execute(
+                "UPDATE leadership SET epoch = 3, holder = gen_random_uuid(), host = 'h', acquired_at = dts_now()"
+            )
+        await until(lambda: [d["state"] for kind, d in seen.messages if kind == "leader"] == ["leading"])
+    told = [(kind, data["id"], data.get("version"), data["state"]) for kind, data in seen.messages]
+    assert len(set(told)) == len(told), "nothing was told twice"
+
+
+async def test_whoever_comes_back_gets_what_changed_meanwhile(quick: Client, worker: FakeWorker) -> None:
+    async with following(quick) as seen:
+        before = seen.last_id
+    run = (await quick.create())["last_run"]["id"]
+    await worker.end(await worker.claim(run))
+    async with following(quick, last_id=before) as again:
+        await until(lambda: again.states(run) == ["completed"])
+        last = again.last_id
+    assert int(last) > int(before)
+
+
+async def test_a_change_that_is_committed_late_is_told(quick: Client, database: Database) -> None:
+    """Its time lies before looks that could not see it yet."""
+    run = (await quick.create())["last_run"]["id"]
+    async with following(quick) as seen:
+        async with database.transaction() as executor:
+            await quick.context.runs.cancel(executor, "default", [run])
+            looked = quick.context.feed.position
+            await until(lambda: quick.context.feed.position > looked)
+        await until(lambda: seen.states(run)[-1:] == ["cancelled"])
+
+
+@pytest.mark.parametrize("last_id", ["1", "999999999999999999"])
+async def test_a_place_that_is_too_far_back_or_none_at_all_is_a_gap(quick: Client, last_id: str) -> None:
+    async with following(quick, last_id=last_id) as seen:
+        await until(lambda: seen.messages == [("gap", {"reason": "too_old"})])
+
+
+async def test_too_many_changes_are_a_gap_and_no_memory(quick: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_module, "_AT_ONCE", 3)
+    monkeypatch.setattr(module, "_REPLAYED", 3)
+    async with following(quick) as seen:
+        before = seen.last_id
+        await quick.post("/api/tasks/batch", [{"name": "a", "command": "true"}] * 5)
+        await until(lambda: ("gap", {"reason": "too_many"}) in seen.messages)
+    async with following(quick, last_id=before) as again:
+        await until(lambda: again.messages[:1] == [("gap", {"reason": "too_many"})])
+
+
+async def test_a_client_that_is_too_slow_has_a_gap_and_goes_on(quick: Client) -> None:
+    feed = quick.context.feed
+    async with following(quick) as seen:
+        seen.hold = anyio.Event()
+        while feed.head < 12_000:
+            feed._tell([feed_module.Event(None, None, None, b": x\n\n")] * 1000)
+            await anyio.lowlevel.checkpoint()
+        seen.hold.set()
+        await until(lambda: ("gap", {"reason": "too_slow"}) in seen.messages)
+        run = (await quick.create())["last_run"]["id"]
+        await until(lambda: seen.states(run))
+
+
+async def test_a_client_sees_what_it_asked_for_and_nothing_of_other_namespaces(
+    quick: Client, worker: FakeWorker, database: Database
+) -> None:
+    task = await quick.create("mine", schedule="@hourly")
+    async with following(quick, f"kind=run&task_id={task['id']}") as narrow, following(quick) as wide:
+        other = (await quick.create("other"))["last_run"]["id"]
+        async with database.session() as connection:
+            await connection.execute("UPDATE runs SET namespace = 'foreign' WHERE id = $1", other)
+        mine = (await quick.post(f"/api/tasks/{task['id']}/trigger")).json["id"]
+        await until(lambda: narrow.states(mine))
+        await until(lambda: wide.states(mine))
+        await worker.end(await worker.claim(other))
+        await worker.end(await worker.claim(mine))
+        await until(lambda: "completed" in narrow.states(mine) and "completed" in wide.states(mine))
+    assert {data["id"] for _, data in narrow.messages} == {mine}
+    assert "completed" not in wide.states(other)
+
+
+async def test_silence_is_broken_and_a_stop_sends_everybody_home(quick: Client) -> None:
+    async with following(quick) as seen:
+        await until(lambda: b": still here" in seen.text)
+        quick.context.stopping.set()
+        await until(lambda: seen.ended)
+
+
+async def test_while_nobody_listens_nothing_is_read(quick: Client) -> None:
+    async with following(quick):
+        pass
+    feed = quick.context.feed
+    await until(lambda: feed._since is None)
+    position = feed.position
+    feed.wake.set()
+    await quick.create()
+    assert feed.position == position
+
+
+@pytest.mark.parametrize(("query", "status"), [("kind=x", 422), ("kind=", 422), ("task_id=1", 422), ("x=1", 400)])
+async def test_what_cannot_be_asked_is_refused(quick: Client, query: str, status: int) -> None:
+    assert (await quick.get(f"/api/events/stream?{query}")).status == status
+
+
+async def test_an_id_of_another_stream_is_refused(quick: Client) -> None:
+    assert (await quick.get("/api/events/stream", headers={"last-event-id": "1:2"})).status == 400

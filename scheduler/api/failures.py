@@ -40,7 +40,7 @@ class Failures:
         self._good: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def check(self, address: str, subject: str) -> None:
-        """Raise TooMany if `subject` (a key's id, or what kind of credential it is) has to wait at this address."""
+        """Raise TooMany if `subject` (a key's id, or the hash of a token) has to wait at this address."""
         now = self._monotonic()
         place = _network(address)
         if self._good.get((place, subject), -FORGOTTEN_AFTER) > now - FORGOTTEN_AFTER:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from scheduler.cli import checkpoint, context, crontab, dead_letters, fleet, logs, plan, runs, submit, tasks
+from scheduler.cli import (
+    checkpoint,
+    context,
+    crontab,
+    dead_letters,
+    fleet,
+    keys,
+    logs,
+    namespaces,
+    plan,
+    runs,
+    submit,
+    tasks,
+)
 
 
 def register(app: App) -> None:
     """Add them to `dts`; `dts worker`, which runs one, also gets `list` and `drain`."""
-    for module in (submit, tasks, runs, logs, dead_letters, plan, crontab, checkpoint, context):
+    for module in (submit, tasks, runs, logs, dead_letters, plan, crontab, checkpoint, context, keys, namespaces):
         app.command(module.app)
     app.command(fleet.queues)
     app["worker"].command(fleet.workers)

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 from cyclopts import Group, Parameter
 
 from scheduler.cli import exits
@@ -39,6 +41,10 @@ class Remote:
         str | None,
         Parameter(help="Which of `dts context list` (or DTS_CONTEXT). Default: the current one.", group=_GROUP),
     ] = None
+    api_key_file: Annotated[
+        Path | None,
+        Parameter(help="File with the API key (or DTS_API_KEY_FILE, DTS_API_KEY).", group=_GROUP),
+    ] = None
     json: JSON = False
 
     def output(self) -> Output:
@@ -50,13 +56,17 @@ class Remote:
     def access(self) -> Access:
         """Return where the server is and what shows it who asks; exits where that is said wrong."""
         from scheduler.cli.contexts import BadContext, resolve  # noqa: PLC0415 - not needed for help
+        from scheduler.client.access import read_key  # noqa: PLC0415
 
         if self.server is not None and self.context is not None:
             raise failure("--server and --context both say where to go; give one of them", exits.USAGE)
         try:
-            return resolve(os.environ, self.server, self.context)
-        except BadContext as error:
+            access = resolve(os.environ, self.server, self.context)
+            if self.api_key_file is not None:
+                access = msgspec.structs.replace(access, api_key=read_key(self.api_key_file, private=False))
+        except (BadContext, ValueError) as error:
             raise failure(str(error), exits.CONFIG) from None
+        return access
 
     @contextmanager
     def connect(self, *, patient: bool = False) -> Iterator[Client]:

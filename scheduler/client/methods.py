@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from scheduler.client import fleet
+from scheduler.client import keys as on_keys
 from scheduler.client import runs as on_runs
 from scheduler.client import tasks as on_tasks
 from scheduler.client.exchange import Operation
@@ -113,3 +114,11 @@ class Methods:
     replay_dead_letters = Method(fleet.replay_dead_letters)
     discard_dead_letters = Method(fleet.discard_dead_letters)
     ready = Method(fleet.ready)
+
+    create_key = Method(on_keys.create_key)
+    keys = ListingMethod(on_keys.keys)
+    revoke_key = Method(on_keys.revoke_key)
+    create_namespace = Method(on_keys.create_namespace)
+    namespaces = ListingMethod(on_keys.namespaces)
+    set_quotas = Method(on_keys.set_quotas)
+    delete_namespace = Method(on_keys.delete_namespace)

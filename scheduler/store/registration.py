@@ -97,6 +97,11 @@ class Registration:
         """End the incarnation on purpose."""
         await self._database.execute("leave_worker", worker_id, reason)
 
+    async def run_token_key(self) -> bytes:
+        """Return what signs the tokens of running commands."""
+        key: bytes = await self._database.fetchval("run_token_key")
+        return key
+
     async def live_workers(self) -> int:
         """Return how many workers are live."""
         count: int = await self._database.fetchval("live_worker_count")

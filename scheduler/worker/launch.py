@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from scheduler.domain.clock import Clock
 from scheduler.domain.run import Claim
+from scheduler.domain.run_tokens import RunToken, sign
 from scheduler.domain.sizes import parse_size
 from scheduler.domain.task import SecretRef, TaskSpec
 from scheduler.worker.identity import Identity, UnknownUser, identity_of
@@ -18,11 +20,22 @@ def output_limit(spec: TaskSpec) -> int:
     return DEFAULT_OUTPUT if spec.limits.output is None else parse_size(spec.limits.output)
 
 
-class Launcher:
-    """Builds launches. `default` is who commands run as that name no user; what it stands for is not applied again."""
+_UNBOUNDED = 7 * 86400.0
+"""Seconds for which the token of a command without a timeout holds; it ends with its attempt in any case."""
 
-    def __init__(self, default: Identity, api_url: str) -> None:
+_AFTERWARDS = 300.0
+
+
+class Launcher:
+    """Builds launches. `default` is who commands run as that name no user; what it stands for is not applied again.
+
+    `signing_key` makes the tokens with which commands show the API whose attempt they are; without it they get none.
+    """
+
+    def __init__(self, default: Identity, api_url: str, clock: Clock) -> None:
         self.default = default
+        self.signing_key: bytes | None = None
+        self._clock = clock
         self._common = {"PATH": DEFAULT_PATH, "LANG": "C.UTF-8", **({"DTS_API_URL": api_url} if api_url else {})}
 
     def identity(self, spec: TaskSpec) -> Identity:
@@ -66,8 +79,15 @@ class Launcher:
         environment["DTS_FENCE"] = str(claim.fence)
         environment["DTS_CHECKPOINT_FILE"] = files.checkpoint
         environment["DTS_OUTPUT_FILE"] = files.outputs
+        if self.signing_key is not None:
+            environment["DTS_RUN_TOKEN"] = sign(self.signing_key, self._token(claim, spec))
         if claim.scheduled_for is not None:
             environment["DTS_SCHEDULED_FOR"] = claim.scheduled_for.strftime("%Y-%m-%dT%H:%M:%SZ")
         if claim.traceparent is not None:
             environment["TRACEPARENT"] = claim.traceparent
         return environment
+
+    def _token(self, claim: Claim, spec: TaskSpec) -> RunToken:
+        lifetime = _UNBOUNDED if spec.timeout is None else float(spec.timeout) + float(spec.kill_timeout) + _AFTERWARDS
+        expires = int(self._clock.now().timestamp() + lifetime)
+        return RunToken(claim.run_id, claim.fence, expires, claim.namespace)

@@ -59,7 +59,7 @@ class Machine(msgspec.Struct, frozen=True):
             processes,
             cells,
             Scratch(settings.state_dir, default.uid),
-            Launcher(default, settings.api_url),
+            Launcher(default, settings.api_url, clock),
             {executor.name: executor},
             executor.containment,
         )

@@ -58,7 +58,7 @@ async def run(
             while not stop.is_set():
                 worker = _new_worker(ids.one(), settings, machine)
                 sent = clock.boottime()
-                if not await _register(registration, worker, health, stop):
+                if not await _register(registration, worker, machine, health, stop):
                     return
                 _log.info("registered", worker_id=str(worker.id), slots=worker.slots, queues=list(worker.queues))
                 incarnation = Incarnation(
@@ -95,7 +95,9 @@ def _new_worker(worker_id: UUID, settings: WorkerSettings, machine: Machine) -> 
     )
 
 
-async def _register(registration: Registration, worker: NewWorker, health: Health, stop: anyio.Event) -> bool:
+async def _register(
+    registration: Registration, worker: NewWorker, machine: Machine, health: Health, stop: anyio.Event
+) -> bool:
     """Register once the database is there; False if told to stop before."""
     done = False
     async with anyio.create_task_group() as group:
@@ -105,9 +107,12 @@ async def _register(registration: Registration, worker: NewWorker, health: Healt
             group.cancel_scope.cancel()
 
         group.start_soon(give_up, name="give up registering")
-        await until_available(
-            "worker.register", lambda: registration.register(worker), health=health, retry_on=StoreUnavailable
-        )
+
+        async def register() -> None:
+            machine.launcher.signing_key = await registration.run_token_key()
+            await registration.register(worker)
+
+        await until_available("worker.register", register, health=health, retry_on=StoreUnavailable)
         done = True
         group.cancel_scope.cancel()
     return done

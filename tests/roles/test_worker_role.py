@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from scheduler.broker import Broker
+from scheduler.domain.clock import SystemClock
+from scheduler.domain.run_tokens import read
 from scheduler.domain.task import Checkpoint, Limits, Retry
 from scheduler.store.database import Database
 from tests.broker.support import connected
@@ -83,6 +85,17 @@ async def test_a_failure_with_attempts_left_waits_for_its_next(works: Works) -> 
     row = await works.row_when(run_id, "pending")
     assert (row["failures"], row["attempt"], row["reason"]) == (1, 1, "exit:1")
     assert row["run_at"] > row["started_at"]
+
+
+async def test_a_command_gets_a_token_for_its_own_attempt(works: Works) -> None:
+    row = await works.run('echo "$DTS_RUN_TOKEN"; echo "$DTS_FENCE"', timeout=60.0)
+    text, fence = row["output_tail"].split()
+    key = (await works.query("SELECT run_token_key FROM installation"))[0]["run_token_key"]
+    now = SystemClock().now().timestamp()
+    token = read(key, text, now)
+    assert token is not None
+    assert (token.run_id, token.fence, token.namespace) == (row["id"], int(fence), "default")
+    assert now < token.expires < now + 60 + 600
 
 
 async def test_limits_on_open_files_hold_in_the_command(works: Works) -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 FLAG = Parameter(negative=(), show_default=False)
 """A switch that is off unless given."""
 
+DASH = Parameter(allow_leading_hyphen=True)
+"""A file's name that may be -, for standard input."""
+
 _GROUP = Group("Server and output", sort_key=100)
 
 JSON = Annotated[bool, FLAG, Parameter(help="One JSON object a line, also on a terminal.", group=_GROUP)]
@@ -85,7 +88,7 @@ class Remote:
             try:
                 yield client
             except ClientError as error:
-                message, code = explain(error, access.server)
+                message, code = explain(error, client.server)
                 raise failure(message, code) from None
 
 

@@ -1,4 +1,4 @@
-"""Definitions of tasks as people write them: files, `FIELD=VALUE`, and an editor."""
+"""How people change definitions of tasks: patches in files, `FIELD=VALUE`, and an editor."""
 
 from __future__ import annotations
 
@@ -14,44 +14,11 @@ import msgspec
 
 from scheduler.cli import exits
 from scheduler.cli.connection import failure, say
-from scheduler.cli.output import is_interactive, words
+from scheduler.cli.output import ask, is_interactive, words
 from scheduler.domain.task import TaskSpec
 
 _FIELDS = TaskSpec.__struct_fields__
 _one = msgspec.json.Decoder(TaskSpec)
-_many = msgspec.json.Decoder(list[TaskSpec])
-
-
-def read_specs(file: Path) -> list[TaskSpec]:
-    """Return the tasks in a file: an object, a list, or one object a line. Raises SystemExit with the line."""
-    data = _read(file)
-    if not data.strip():
-        raise failure(f"{file}: there is nothing in it", exits.USAGE)
-    try:
-        if data.lstrip().startswith(b"["):
-            return _many.decode(data)
-        return [_one.decode(data)]
-    except msgspec.ValidationError as error:
-        raise failure(f"{file}: {error}", exits.USAGE) from None
-    except msgspec.DecodeError as error:
-        if data.lstrip().startswith(b"{") and b"\n" in data.strip():
-            return _read_lines(file, data)
-        raise failure(f"{file}: {error}", exits.USAGE) from None
-
-
-def _read_lines(file: Path, data: bytes) -> list[TaskSpec]:
-    specs = []
-    errors = []
-    for number, line in enumerate(data.splitlines(), 1):
-        if line.strip():
-            try:
-                specs.append(_one.decode(line))
-            except msgspec.DecodeError as error:
-                errors.append(f"{file}:{number}: {error}")
-    if errors:
-        more = f"\n     and {len(errors) - 10} more" if len(errors) > 10 else ""
-        raise failure("\n     ".join(errors[:10]) + more, exits.USAGE)
-    return specs
 
 
 def read_patch(file: Path) -> dict[str, Any]:
@@ -108,7 +75,7 @@ def edited(task: TaskSpec) -> TaskSpec | None:
             return _one.decode(changed)
         except msgspec.DecodeError as error:
             say(f"{error}")
-            if input("edit again? [Y/n] ").strip().lower().startswith("n"):
+            if ask("edit again? [Y/n] ").startswith("n"):
                 raise failure("nothing was changed") from None
             text = changed
 

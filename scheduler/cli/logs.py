@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from scheduler.cli import exits
 from scheduler.cli.connection import FLAG, REMOTE, Remote
-from scheduler.cli.submit import copy_output
+from scheduler.cli.following import copy_output
 
 app = App(name="logs")
 

@@ -159,6 +159,13 @@ def _cell(value: Any) -> Text:
     return Text(text, style=_STATE_STYLES.get(text, ""))
 
 
+def ask(question: str) -> str:
+    """Ask whoever sits at the terminal; return the answer in lower case, empty if there is none."""
+    sys.stderr.write(question)  # not `input`, which writes to stdout where that is no terminal
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower()
+
+
 def is_interactive() -> bool:
     """Say whether a person can be asked something."""
     return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

@@ -122,7 +122,7 @@ def wait(
     remote: Remote = REMOTE,
 ) -> int:
     """Wait until a run has ended; exit with its command's exit code."""
-    from scheduler.cli.submit import exit_code_of  # noqa: PLC0415 - not needed for help
+    from scheduler.cli.following import exit_code_of  # noqa: PLC0415 - not needed for help
 
     with remote.connect() as client:
         client.run(run)

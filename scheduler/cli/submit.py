@@ -1,4 +1,4 @@
-"""`dts submit`: run one command on a worker."""
+"""`dts submit`: run one command on a worker, or many from a file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from scheduler.cli import exits
-from scheduler.cli.connection import FLAG, REMOTE, Remote, failure, say
+from scheduler.cli.connection import DASH, FLAG, REMOTE, Remote, failure, say
+from scheduler.cli.following import OnInterrupt, follow
 
 if TYPE_CHECKING:
-    from scheduler.client import Client, Run, TaskSpec
+    from scheduler.client import TaskSpec
 
 app = App(name="submit")
 
@@ -23,7 +24,7 @@ _LIST = Parameter(negative=(), consume_multiple=False, show_default=False)
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """The common fields of a task; `dts task create` takes all of them, from a file."""
+    """The common fields of a task; a file has all of them."""
 
     name: Annotated[str | None, Parameter(help="What to call it. Default: the command's first word.")] = None
     queue: Annotated[str | None, Parameter(help="Queue to put it in. Default: default.")] = None
@@ -31,7 +32,9 @@ class Definition:
     env: Annotated[tuple[str, ...], _LIST, Parameter(help="NAME=VALUE for its environment; may be repeated.")] = ()
     workdir: Annotated[str | None, Parameter(help="Directory to run in.")] = None
     user: Annotated[str | None, Parameter(help="Account to run as, where the worker is root.")] = None
-    stdin: Annotated[str | None, Parameter(help="File whose text becomes its input; - for this command's own.")] = None
+    stdin: Annotated[
+        str | None, DASH, Parameter(help="File whose text becomes its input; - for this command's own.")
+    ] = None
     timeout: Annotated[str | None, Parameter(help="Kill it after so long, such as 90s or 2h. Default: 1h.")] = None
     attempts: Annotated[int | None, Parameter(help="How often to try. Default: 1.")] = None
     memory: Annotated[str | None, Parameter(help="Memory that it may use, such as 64M.")] = None
@@ -87,26 +90,44 @@ class Definition:
 def submit(
     *command: Annotated[str, Parameter(help="The command and its arguments, after --.")],
     define: Definition = Definition(),
+    file: Annotated[
+        Path | None,
+        DASH,
+        Parameter(name=("--file", "-f"), help="Submit what is in it: JSON tasks, one a line or a list; - for stdin."),
+    ] = None,
     wait: Annotated[
         bool,
         FLAG,
         Parameter(name=("--wait", "-w"), help="Show its output as it comes; exit with its exit code."),
     ] = False,
     wait_timeout: Annotated[float | None, Parameter(help="Seconds after which --wait gives up (exit 75).")] = None,
+    on_interrupt: OnInterrupt = "ask",
     remote: Remote = REMOTE,
 ) -> int:
     """Run a command on a worker.
 
     Prints the task's and the run's id, at once. The words after `--` are executed as they are; `-c` gives them to a
     shell. With `--wait` the command's output is shown, and its exit code becomes this one's (128 + N if it was
-    killed by signal N, 1 if it never ran); interrupting the wait leaves the run alone.
+    killed by signal N, 1 if it never ran).
+
+    A file holds tasks with every field that tasks have. Up to 10,000 are created in one transaction, all or nothing,
+    and may name each other in `depends_on`; more go in several. Nothing is sent if anything in a file cannot be a task;
+    what comes through a pipe is sent as it comes.
 
     For example:
 
     - `dts submit -- backup --all`
     - `dts submit -w -c -- 'date; uname -a'`
     - `dts submit --schedule "0 3 * * *" --timezone Europe/Berlin -- backup --all`
+    - `dts submit --file tasks.ndjson`
     """
+    if file is not None:
+        from scheduler.cli.bulk import submit_file  # noqa: PLC0415 - not needed for one command
+
+        if command or wait or define != Definition():
+            raise failure("--file takes everything from the file: no command, --wait or fields beside it", exits.USAGE)
+        submit_file(remote, file)
+        return exits.OK
     spec = define.spec(command)
     with remote.connect() as client:
         task = client.submit(spec)
@@ -117,52 +138,7 @@ def submit(
             out.done(task, f"task {task.id}" + (f"\nrun  {run_id}" if run_id else fires))
             return exits.OK
     say(f"run {run_id}")
-    return follow(remote, str(run_id), wait_timeout)
-
-
-def follow(remote: Remote, run_id: str, timeout: float | None = None) -> int:
-    """Show a run's output until it has ended; return the exit code that stands for its end."""
-    with remote.connect(patient=True) as client:
-        try:
-            if timeout is None:
-                copy_output(client, run_id)
-            run = client.wait(run_id, timeout=timeout)
-        except KeyboardInterrupt:
-            say(f"no longer waiting; the run goes on. To end it: dts run cancel {run_id}")
-            raise
-        if timeout is not None:
-            copy_output(client, run_id)
-    if run.state != "completed":
-        say(f"run {run_id} {run.state}" + (f": {run.reason}" if run.reason else ""))
-    return exit_code_of(run)
-
-
-def copy_output(client: Client, run_id: str) -> None:
-    """Copy a run's output to ours, stream by stream, until it has ended."""
-    from scheduler.client import LogAttempt, LogChunk  # noqa: PLC0415 - not needed for help
-
-    for event in client.stream_logs(run_id):
-        if isinstance(event, LogChunk):
-            target = sys.stderr if event.stream == "stderr" else sys.stdout
-            target.write(event.text)
-            target.flush()
-        elif isinstance(event, LogAttempt):
-            say(f"attempt {event.attempt}")
-        else:
-            say(f"{event.bytes} bytes of output were dropped here")
-
-
-def exit_code_of(run: Run) -> int:
-    """Return the exit code that says how a run ended."""
-    import signal  # noqa: PLC0415 - only when waiting
-
-    if run.state == "completed":
-        return exits.OK
-    kind, _, detail = (run.reason or "").partition(":")
-    if kind == "signal":
-        named = signal.Signals.__members__.get("SIG" + detail.removeprefix("SIG"))
-        return 128 + named if named is not None else exits.FAILURE
-    return run.exit_code or exits.FAILURE
+    return follow(remote, str(run_id), wait_timeout, on_interrupt)
 
 
 def _pairs(flag: str, given: tuple[str, ...]) -> dict[str, str]:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from scheduler.cli import exits
-from scheduler.cli.connection import FLAG, REMOTE, Remote, failure, find_task, say, task_id
+from scheduler.cli.connection import DASH, FLAG, REMOTE, Remote, failure, find_task, say, task_id
+from scheduler.cli.following import OnInterrupt, follow
 from scheduler.domain.backfill import BackfillOverlap
 
 if TYPE_CHECKING:
     from scheduler.client import Client, Task
 
-app = App(name="task", help="Create, look at, change, trigger, pause, cancel and delete tasks.")
+app = App(name="task", help="Look at, change, trigger, pause, cancel and delete tasks.")
 
 TaskRef = Annotated[str, Parameter(help="Task: its id, or its name if only one has it.")]
 TaskRefs = Annotated[str, Parameter(help="Tasks: ids, or names that only one task has.")]
@@ -72,38 +73,6 @@ def show(task: TaskRef, /, *, remote: Remote = REMOTE) -> int:
 
 
 @app.command
-def create(
-    *,
-    file: Annotated[Path, Parameter(name=("--file", "-f"), help="JSON: a task, a list, or one a line; - for stdin.")],
-    remote: Remote = REMOTE,
-) -> int:
-    """Create tasks from a file, with every field that tasks have.
-
-    Up to 10,000 are created in one transaction, all or nothing, and may name each other in `depends_on`; more go in
-    several. Nothing is sent if anything in the file cannot be a task.
-    """
-    from scheduler.cli.definitions import read_specs  # noqa: PLC0415 - not needed for help
-    from scheduler.cli.output import progress  # noqa: PLC0415
-
-    specs = read_specs(file)
-    with remote.connect() as client:
-        out = remote.output()
-        if len(specs) == 1:
-            made = client.submit(specs[0])
-            run_id = made.last_run.id if made.last_run else None
-            out.done(made, f"task {made.id}" + (f"\nrun  {run_id}" if run_id else ""))
-            return exits.OK
-        with progress("creating", len(specs)) as show_progress:
-            created = client.submit_many(specs, progress=show_progress)
-        if out.pretty:
-            say(f"{len(created)} tasks created")
-        else:
-            for item in created:
-                out.data(item)
-    return exits.OK
-
-
-@app.command
 def edit(
     task: TaskRef,
     /,
@@ -118,7 +87,9 @@ def edit(
         ),
     ] = (),
     file: Annotated[
-        Path | None, Parameter(name=("--file", "-f"), help="JSON merge patch: null takes the default; - for stdin.")
+        Path | None,
+        DASH,
+        Parameter(name=("--file", "-f"), help="JSON merge patch: null for the default; - for stdin."),
     ] = None,
     remote: Remote = REMOTE,
 ) -> int:
@@ -197,16 +168,15 @@ def trigger(
         FLAG,
         Parameter(name=("--wait", "-w"), help="Show its output as it comes; exit with its exit code."),
     ] = False,
+    on_interrupt: OnInterrupt = "ask",
     remote: Remote = REMOTE,
 ) -> int:
     """Run a task now, whether it is paused or not; its overlap rule is obeyed (exit 1 if that refuses the run)."""
-    from scheduler.cli.submit import follow  # noqa: PLC0415 - not needed for help
-
     with remote.connect() as client:
         run = client.trigger(task_id(client, task))
     if wait:
         say(f"run {run.id}")
-        return follow(remote, str(run.id))
+        return follow(remote, str(run.id), on_interrupt=on_interrupt)
     remote.output().done(run, f"run {run.id} {run.state}" + (f": {run.reason}" if run.reason else ""))
     return exits.FAILURE if run.state == "skipped" else exits.OK
 

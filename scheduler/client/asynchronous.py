@@ -40,6 +40,7 @@ class AsyncClient(Methods):
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         access = server if isinstance(server, Access) else Access(server=server, api_key=api_key, namespace=namespace)
+        self.server = access.server
         self._retries = retries or RetryPolicy()
         self._http = httpx2.AsyncClient(transport=transport, **options(access, timeout))
 

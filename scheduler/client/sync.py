@@ -40,6 +40,7 @@ class Client(Methods):
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         access = server if isinstance(server, Access) else Access(server=server, api_key=api_key, namespace=namespace)
+        self.server = access.server
         self._retries = retries or RetryPolicy()
         self._http = httpx2.Client(transport=transport, **options(access, timeout))
 

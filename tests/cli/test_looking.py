@@ -72,13 +72,14 @@ def test_tasks_come_from_files_of_several_shapes(remote: Dts, tmp_path: Path) ->
     batch = [{"name": f"batch-{n}", "command": ["true"], "tags": ["batch"]} for n in range(3)]
     batch[2]["depends_on"] = [{"task": "batch-0"}, {"task": "batch-1"}]
     file.write_text(json.dumps(batch))
-    created = remote("task", "create", "-f", file)
+    created = remote("submit", "-f", file)
     assert len(created.items) == 3
     assert ended(remote, created.items[2]["run_id"]).item["state"] == "completed"
     file.write_text("\n".join(json.dumps(task) for task in batch[:2]))
-    assert len(remote("task", "create", "--file", file).items) == 2
+    assert len(remote("submit", "--file", file).items) == 2
     file.write_text(json.dumps(batch[0], indent=1))
-    assert remote("task", "create", "--file", file).item["name"] == "batch-0"
+    single = remote("submit", "--file", file).item
+    assert remote("task", "show", single["id"]).item["name"] == "batch-0"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_tasks_come_from_files_of_several_shapes(remote: Dts, tmp_path: Path) ->
 )
 def test_a_bad_file_is_refused_before_anything_is_sent(dts: Dts, tmp_path: Path, text: str, complaint: str) -> None:
     (tmp_path / "tasks").write_text(text)
-    done = dts("task", "create", "-f", tmp_path / "tasks")
+    done = dts("submit", "-f", tmp_path / "tasks")
     assert done.code == exits.USAGE
     assert complaint in done.err
 

@@ -22,6 +22,7 @@ from scheduler.api.responses import Reply, answer, etag
 from scheduler.api.tasks import demand_version
 from scheduler.domain.access import defines_command
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput
+from scheduler.domain.gates import gate_name
 from scheduler.domain.lane import lane_of
 from scheduler.domain.task import TaskSpec, decode_spec, encode_spec
 from scheduler.domain.validation import normalise
@@ -98,6 +99,7 @@ async def change_definition(
         spec=spec,
         spec_json=spec_json,
         lane=lane_of(task.namespace, spec.queue, spec.executor, spec.requires),
+        gate=gate_name(task.namespace, spec),
         run_at=_new_time(old, spec, now),
         fire_cursor=now if _replanned(old, spec) else None,
         next_fire_at=first_fire(spec, task.created_at, now) if _replanned(old, spec) else task.next_fire_at,

@@ -199,7 +199,7 @@ def _unblocked(spec: TaskSpec, now: datetime) -> bool:
         and not spec.depends_on
         and spec.concurrency is None
         and spec.rate_limit is None
-        and not spec.calendars
+        and spec.fairness_key is None
         and (spec.run_at is None or spec.run_at <= now)
         and (spec.starts_at is None or spec.starts_at <= now)
     )

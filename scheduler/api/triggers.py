@@ -6,6 +6,7 @@ from scheduler.api.context import Context, found
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer, location
 from scheduler.domain.errors import FieldError, InvalidInput
+from scheduler.domain.gates import gate_name
 from scheduler.domain.lane import lane_of
 from scheduler.domain.overlap import admit
 from scheduler.domain.task import decode_spec
@@ -30,7 +31,7 @@ async def trigger_task(api: Context, request: Request) -> Reply:
             cancelled = await api.runs.cancel(executor, task.namespace, active, reason=f"overlap:{spec.overlap}")
             active = [run_id for run_id, _ in cancelled.requested]
         waits_for = await still_live(executor, active) if verdict.waits else []
-        free = not waits_for and spec.concurrency is None and spec.rate_limit is None
+        free = not waits_for and gate_name(task.namespace, spec) is None
         straight = free and verdict.refused is None and await api.offers.is_open(lane)
         if verdict.refused is None:
             api.admission.admit(request.namespace, 1)

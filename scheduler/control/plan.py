@@ -14,6 +14,7 @@ from uuid import UUID
 from scheduler.domain.cron import parse_schedule
 from scheduler.domain.durations import parse_duration
 from scheduler.domain.fires import Fire, Firing, decide
+from scheduler.domain.gates import gate_name
 from scheduler.domain.ids import IdSource
 from scheduler.domain.lane import lane_of
 from scheduler.domain.run import RunState
@@ -83,10 +84,11 @@ class Planner:
         if fire.waits:
             edges += _line(task.id, older, len(edges))
         lane = lane_of(task.namespace, spec.queue, spec.executor, spec.requires)
+        gate = gate_name(task.namespace, spec)
         state: RunState = "pending"
         if any(edge.state == "impossible" for edge in edges):
             state = "skipped"
-        elif not edges and fire.run_at <= task.now and _unlimited(spec) and self._take_place(lane, spec.priority):
+        elif not edges and fire.run_at <= task.now and gate is None and self._take_place(lane, spec.priority):
             state = "queued"
         return PlannedRun(
             id=self._ids.one(),
@@ -100,6 +102,7 @@ class Planner:
             start_within=None if spec.schedule_timeout is None else _seconds(spec.schedule_timeout),
             unmet=sum(edge.state == "waiting" for edge in edges),
             max_attempts=spec.retry.max_attempts,
+            gate=gate,
             edges=edges or None,
         )
 
@@ -155,10 +158,6 @@ def _planned(fire: Fire, runs: Mapping[datetime, PlannedRun]) -> PlannedFire:
         until=fire.until,
         count=fire.count,
     )
-
-
-def _unlimited(spec: TaskSpec) -> bool:
-    return spec.concurrency is None and spec.rate_limit is None
 
 
 def _seconds(duration: float | str) -> float:

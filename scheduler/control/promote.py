@@ -1,4 +1,7 @@
-"""Promote: runs that have fallen due, or whose last dependency was met, are queued and offered to the workers."""
+"""Promote: runs that have fallen due, or whose last dependency was met, are queued and offered to the workers.
+
+Runs behind gates follow in the same step, as far as these allow and the windows have room.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from scheduler.broker import BrokerUnavailable, LaneStats
+from scheduler.control.gatekeep import Gatekeeper
 from scheduler.control.leading import Leading
 from scheduler.domain.run import Queued
 from scheduler.failpoints import Point, reach
@@ -23,6 +27,7 @@ class Promoter:
         self._settings = leading.settings
         self._broker = leading.broker
         self._dispatch = leading.dispatch
+        self._gatekeeper = Gatekeeper(leading, leading.dispatch.gates)
 
     async def step(self) -> float:
         """Queue one batch; return when there will be more to queue. Raises StoreUnavailable."""
@@ -33,12 +38,15 @@ class Promoter:
         await reach(Point.PROMOTED)
         await self._offer(promoted)
         await self._open(closed - _unfinished(wanted, promoted))
-        if promoted:
+        gatekept = await self._gatekeeper.step(_left(rooms, promoted))
+        await self._offer(gatekept.queued)
+        if promoted or gatekept.delay == 0.0:
             return 0.0
+        delay = self._settings.poll if gatekept.delay is None else min(gatekept.delay, self._settings.poll)
         due = await self._dispatch.next_due(lanes)
         if due is None or due <= 0:  # due and not promoted: its window is full
-            return self._settings.poll
-        return min(due, self._settings.poll)
+            return delay
+        return min(due, delay)
 
     async def _rooms(self, lanes: Sequence[str]) -> tuple[Rooms, set[str]]:
         """Return the free places by lane and priority, and the lanes whose fast path is closed."""
@@ -69,7 +77,12 @@ class Promoter:
 
 def _unfinished(wanted: Rooms, promoted: Sequence[Queued]) -> set[str]:
     """Return the lanes where more may be promotable: a place was missing, or every place was used."""
-    left = dict(wanted)
+    return {lane for (lane, _), places in _left(wanted, promoted).items() if places <= 0}
+
+
+def _left(rooms: Rooms, promoted: Sequence[Queued]) -> Rooms:
+    """Return the places that these runs have left."""
+    left = dict(rooms)
     for run in promoted:
         left[run.lane, run.priority] -= 1
-    return {lane for (lane, _), places in left.items() if places <= 0}
+    return left

@@ -16,7 +16,7 @@ LEADER_SILENT_AFTER = 20.0
 
 BlockerCode = Literal[
     "ended", "running", "dependency", "time", "retry_backoff", "task_paused", "queue_paused", "no_worker", "capacity",
-    "concurrency", "no_leader", "promotion",
+    "concurrency", "rate_limit", "no_leader", "promotion",
 ]  # fmt: skip
 
 
@@ -61,6 +61,10 @@ class Facts(msgspec.Struct, kw_only=True, frozen=True):
     concurrency_key: str | None
     concurrency_max: int | None
     concurrency_active: int | None
+    rate_key: str | None
+    rate_n: int | None
+    rate_used: int | None
+    rate_free_in: float | None
     leader_silent: float | None
 
 
@@ -124,6 +128,14 @@ def _held_up(facts: Facts) -> Iterator[Blocker]:
             code="concurrency",
             detail=f"{active} of {most} runs with the key {facts.concurrency_key!r} are queued or running",
             key=facts.concurrency_key,
+        )
+    used, n = facts.rate_used, facts.rate_n
+    if facts.state == "pending" and used is not None and n is not None and used >= n:
+        yield Blocker(
+            code="rate_limit",
+            detail=f"{used} of {n} starts with the key {facts.rate_key!r} are taken",
+            key=facts.rate_key,
+            seconds=facts.rate_free_in,
         )
 
 

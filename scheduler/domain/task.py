@@ -68,18 +68,22 @@ class Retry(Body, frozen=True, kw_only=True):
 
 
 class Concurrency(Body, frozen=True, kw_only=True):
-    """At most `max_runs` runs that share `key` are queued or running at once."""
+    """At most `max_runs` runs that share `key` in a namespace are queued or running at once.
+
+    Beyond that a run waits (`queue`), is cancelled (`cancel_newest`), or takes the place of the oldest, which are
+    cancelled (`cancel_running`).
+    """
 
     key: Name
-    max_runs: Annotated[int, Meta(ge=1)] = 1
+    max_runs: Annotated[int, Meta(ge=1, le=10_000)] = 1
     on_conflict: Literal["queue", "cancel_newest", "cancel_running"] = "queue"
 
 
 class RateLimit(Body, frozen=True, kw_only=True):
-    """At most `n` starts in any `per` among the runs that share `key`."""
+    """At most `n` starts in any `per` among the runs that share `key` in a namespace, retries included."""
 
     key: Name
-    n: Annotated[int, Meta(ge=1)]
+    n: Annotated[int, Meta(ge=1, le=10_000)]
     per: Duration
 
 

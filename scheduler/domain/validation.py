@@ -19,6 +19,7 @@ from scheduler.domain.durations import parse_duration
 from scheduler.domain.lane import PLAIN_EXECUTOR
 from scheduler.domain.task import SecretRef, TaskSpec
 from scheduler.domain.validation_execution import check_execution
+from scheduler.domain.validation_gates import check_gates
 from scheduler.domain.validation_planning import check_planning
 
 
@@ -27,8 +28,6 @@ def _given(field: str) -> Callable[[TaskSpec], Sequence[str]]:
 
 
 _NOT_YET: tuple[tuple[str, Callable[[TaskSpec], Sequence[str]]], ...] = (
-    ("limits on concurrency", _given("concurrency")),
-    ("rate limits", _given("rate_limit")),
     ("blackout calendars", _given("calendars")),
     ("shares of a processor", lambda spec: [] if spec.limits.cpu is None else ["limits/cpu"]),
     ("executors other than 'process'", lambda spec: [] if spec.executor == PLAIN_EXECUTOR else ["executor"]),
@@ -67,6 +66,7 @@ def normalise(spec: TaskSpec, now: datetime, pointer: str = "") -> TaskSpec:
         if value is not None and value is not _DEFAULTS[field]:
             changes[field] = found.seconds(field, value, positive=positive)
     check_execution(spec, found, changes)
+    check_gates(spec, found, changes)
     check_planning(spec, now, found, changes)
     for what, asked_for in _NOT_YET:
         for place in asked_for(spec):

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from scheduler.domain.backfill import Decided
+from scheduler.domain.gates import gate_name
 from scheduler.domain.run import TERMINAL
 from scheduler.domain.task import TaskSpec
 from scheduler.store.database import Executor
@@ -64,6 +65,7 @@ async def write_backfill(executor: Executor, wanted: BackfillWriting) -> None:
         wanted.actor,
         spec.retry.max_attempts,
         wanted.traceparent,
+        gate_name(wanted.namespace, spec),
     )
     edges = [(run.id, n, upstream) for run in wanted.runs for n, upstream in enumerate(run.waits_for)]
     if edges:

@@ -9,6 +9,7 @@ import msgspec
 from scheduler.domain.run import Queued
 from scheduler.store.database import Database
 from scheduler.store.execution import queued_from
+from scheduler.store.gates import Gates
 
 
 class Lane(msgspec.Struct, frozen=True):
@@ -27,6 +28,7 @@ class Dispatch:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.gates = Gates(database)
 
     async def lanes(self) -> list[Lane]:
         """Return every lane that work was ever put in."""

@@ -8,9 +8,11 @@ from uuid import UUID
 import msgspec
 
 from scheduler.domain.blockers import Facts, UnmetDependency, WorkerFacts
+from scheduler.domain.gates import gate_of
 from scheduler.domain.lane import satisfies
 from scheduler.domain.task import TaskSpec, decode_spec
 from scheduler.store.database import Database
+from scheduler.store.gates import Gates
 
 
 class Explain:
@@ -18,6 +20,7 @@ class Explain:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._gates = Gates(database)
 
     async def facts(self, namespace: str, run_id: UUID) -> Facts | None:
         """Return everything that is known of one run, None if there is no such run."""
@@ -27,9 +30,9 @@ class Explain:
         spec = decode_spec(row["spec"])
         dependencies = await self._database.fetch("explain_dependencies", run_id)
         workers = [self._worker(worker, spec, row["queue"]) for worker in await self._database.fetch("explain_workers")]
-        active = None
-        if spec.concurrency is not None:
-            active = await self._database.fetchval("explain_concurrency", namespace, spec.concurrency.key)
+        gate = gate_of(namespace, spec)
+        active = await self._gates.active(gate.concurrency) if gate and gate.concurrency else None
+        use = await self._gates.rate(gate.rate) if gate and gate.rate else None
         return Facts(
             now=row["now"],
             state=row["state"],
@@ -59,6 +62,10 @@ class Explain:
             concurrency_key=spec.concurrency.key if spec.concurrency else None,
             concurrency_max=spec.concurrency.max_runs if spec.concurrency else None,
             concurrency_active=active,
+            rate_key=spec.rate_limit.key if spec.rate_limit else None,
+            rate_n=spec.rate_limit.n if spec.rate_limit else None,
+            rate_used=use.used if use else None,
+            rate_free_in=use.free_in if use else None,
             leader_silent=row["leader_silent"] if row["leader_holder"] is not None else None,
         )
 

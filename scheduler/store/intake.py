@@ -10,6 +10,7 @@ import anyio
 import msgspec
 
 from scheduler.domain.errors import Conflict
+from scheduler.domain.gates import Gate, gate_name, gate_of
 from scheduler.domain.lane import lane_of
 from scheduler.domain.run import Queued
 from scheduler.domain.task import TaskSpec
@@ -17,6 +18,7 @@ from scheduler.failpoints import Point, reach
 from scheduler.store.database import Database, Executor, Pinned, StoreUnavailable
 from scheduler.store.edges import Edge, judge
 from scheduler.store.execution import settle_onward
+from scheduler.store.gates import ensure_gates
 from scheduler.store.group_commit import GroupCommit
 from scheduler.telemetry import get_logger
 
@@ -154,15 +156,23 @@ class Intake:
         return created[0]
 
     async def ensure_lanes(self, executor: Executor, tasks: Iterable[tuple[str, TaskSpec]]) -> set[str]:
-        """Store the lanes of (namespace, spec) pairs, for the leader and the workers to find; return the new ones."""
+        """Store the lanes of (namespace, spec) pairs, for the leader and the workers to find; return the new ones.
+
+        Their gates are stored too, each time: there may be any number of these.
+        """
         unknown = {}
+        gates: dict[str, Gate] = {}
         for namespace, spec in tasks:
+            if (gate := gate_of(namespace, spec)) is not None:
+                gates[gate.gate] = gate
             lane = lane_of(namespace, spec.queue, spec.executor, spec.requires)
             if lane not in self._known_lanes:
                 unknown[lane] = (lane, namespace, spec.queue, spec.executor, msgspec.json.encode(spec.requires))
         if unknown:
             rows = [unknown[lane] for lane in sorted(unknown)]
             await executor.execute("insert_lanes", *(list(column) for column in zip(*rows, strict=True)))
+        if gates:
+            await ensure_gates(executor, gates.values())
         return set(unknown)
 
     async def _flush_plain(self, new: Sequence[NewTask]) -> list[Created]:
@@ -299,6 +309,7 @@ async def insert_once(executor: Executor, batch: Sequence[NewTask], unmet: Seque
         unmet,
         [spec.retry.max_attempts for spec in specs],
         [new.traceparent for new in batch],
+        [gate_name(new.namespace, new.spec) for new in batch],
     )
     return [
         Created(

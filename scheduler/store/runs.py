@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from scheduler.domain.gates import gate_name
 from scheduler.domain.lane import lane_of
 from scheduler.domain.run import TERMINAL, Attempt, Run, RunState
 from scheduler.domain.task import decode_spec
@@ -150,10 +151,13 @@ class Runs:
             spec = decode_spec(spec_json)
             lane = lane_of(namespace, spec.queue, spec.executor, spec.requires)
             timeout = spec.schedule_timeout
-            columns.append((run_id, spec.queue, lane, spec.priority, spec.retry.max_attempts, timeout))
+            columns.append(
+                (run_id, spec.queue, lane, spec.priority, spec.retry.max_attempts, timeout, gate_name(namespace, spec))
+            )
         if not columns:
             return []
-        rows = await executor.fetch("revive", *(list(column) for column in zip(*columns, strict=True)), actor)
+        *rest, gates = (list(column) for column in zip(*columns, strict=True))
+        rows = await executor.fetch("revive", *rest, actor, gates)
         return [row["id"] for row in rows]
 
     async def fence(self, namespace: str, run_id: UUID) -> tuple[bool, int | None]:

@@ -86,6 +86,7 @@ class PlannedRun(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     start_within: float | None = None
     unmet: int = 0
     max_attempts: int = 1
+    gate: str | None = None
     edges: Sequence[PlannedEdge] | None = None
 
 

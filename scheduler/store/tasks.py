@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from scheduler.domain.gates import gate_name
 from scheduler.domain.run import LIVE, TERMINAL, Queued, RunState
 from scheduler.domain.task import TaskSpec
 from scheduler.store.database import Database, Executor
@@ -68,6 +69,7 @@ class Edit(msgspec.Struct, kw_only=True, frozen=True):
     spec: TaskSpec
     spec_json: bytes
     lane: str
+    gate: str | None
     run_at: datetime | None
     fire_cursor: datetime | None
     next_fire_at: datetime | None
@@ -213,6 +215,7 @@ class Tasks:
             spec.retry.max_attempts,
             edit.run_at,
             spec.schedule_timeout,
+            edit.gate,
         )
         return [row["id"] for row in rows]
 
@@ -267,6 +270,7 @@ class Tasks:
             len(new.waits_for) if new.state == "pending" else 0,
             spec.retry.max_attempts,
             new.traceparent,
+            gate_name(new.namespace, spec),
         )
         if new.state == "pending" and new.waits_for:
             count = len(new.waits_for)

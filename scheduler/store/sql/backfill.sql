@@ -33,9 +33,9 @@ WITH clock AS MATERIALIZED (
       decided_at = excluded.decided_at, epoch = excluded.epoch
 ), run AS (
   INSERT INTO runs (id, task_id, namespace, queue, lane, priority, state, trigger, scheduled_for, run_at, start_before,
-                    created_at, created_by, unmet, max_attempts, traceparent)
+                    created_at, created_by, unmet, max_attempts, traceparent, gate)
   SELECT m.id, $1, $4, $5, $6, $7, 'pending', 'backfill', m.scheduled_for, clock.at,
-         clock.at + make_interval(secs => $8), clock.at, $9, m.unmet, $10, $11
+         clock.at + make_interval(secs => $8), clock.at, $9, m.unmet, $10, $11, $12
   FROM made m, clock
 )
 UPDATE tasks SET occurrences = occurrences + (SELECT count(*) FROM made) WHERE id = $1

@@ -1,5 +1,5 @@
 -- name: promote
--- pending → queued: due, unblocked runs, most urgent first, up to the places that each (lane, priority) has left
+-- pending → queued: due, unblocked runs behind no gate, most urgent first, up to the places that each (lane, priority) has left
 WITH term AS MATERIALIZED (
   SELECT 1 FROM leadership WHERE epoch = $1 FOR KEY SHARE
 ), clock AS MATERIALIZED (
@@ -9,7 +9,7 @@ WITH term AS MATERIALIZED (
   FROM term, clock, unnest($2::text[], $3::smallint[], $4::integer[]) AS room(lane, priority, places)
   CROSS JOIN LATERAL (
     SELECT r.id FROM runs r
-    WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held
+    WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NULL
       AND r.lane = room.lane AND r.priority = room.priority AND r.run_at <= clock.at
     ORDER BY r.run_at, r.id
     LIMIT room.places
@@ -23,13 +23,14 @@ WHERE r.id = due.id AND r.state = 'pending'
 RETURNING r.id AS run_id, r.lane, r.priority, r.run_at, r.dispatch_seq AS seq, r.traceparent
 
 -- name: next_due
--- reads in how many seconds the next pending run of these lanes falls due (negative: already), or NULL
+-- reads in how many seconds the next pending run of these lanes, behind no gate, falls due (negative: already), or NULL
 SELECT extract(epoch FROM min(candidate.run_at) - dts_now())::float8
 FROM unnest($1::text[]) AS l(lane)
 CROSS JOIN generate_series(0, 9) AS p(priority)
 CROSS JOIN LATERAL (
   SELECT r.run_at FROM runs r
-  WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.lane = l.lane AND r.priority = p.priority
+  WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NULL
+    AND r.lane = l.lane AND r.priority = p.priority
   ORDER BY r.run_at, r.id
   LIMIT 1
 ) AS candidate

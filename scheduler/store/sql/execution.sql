@@ -83,7 +83,7 @@ WITH clock AS MATERIALIZED (
   FROM report f, clock
   WHERE r.id = f.run_id AND r.fence = f.fence AND r.state = f.was
   RETURNING r.id AS run_id, r.task_id, r.namespace, r.queue, r.state, r.reason, r.attempt, r.fence, r.task_version,
-            r.failures, r.losses, r.exit_code, r.output_tail,
+            r.failures, r.losses, r.exit_code, r.output_tail, r.gate,
             f.attempt_outcome, f.reason AS attempt_reason, f.started_at, f.finished_at, f.dead_letter_id
 ), recorded AS (
   INSERT INTO attempts (run_id, attempt, fence, worker_id, outcome, reason, exit_code, started_at, finished_at, task_version)
@@ -103,6 +103,9 @@ WITH clock AS MATERIALIZED (
 SELECT 'applied' AS kind, run_id, state, NULL AS lane, NULL::smallint AS priority, NULL::timestamptz AS run_at,
        NULL::integer AS seq, NULL AS traceparent
 FROM moved
+UNION ALL
+-- A place behind its gate is free: the leader should look.
+SELECT 'ready', run_id, state, NULL, NULL, NULL, NULL, NULL FROM moved WHERE gate IS NOT NULL
 UNION ALL
 SELECT kind, run_id, state, lane, priority, run_at, seq, traceparent FROM settled
 
@@ -145,7 +148,7 @@ flipped AS (
   UPDATE runs r
   SET unmet        = r.unmet - c.met,
       state        = CASE WHEN c.impossible THEN 'skipped'
-                          WHEN r.unmet = c.met AND NOT r.held AND r.run_at <= dts_now()
+                          WHEN r.unmet = c.met AND NOT r.held AND r.gate IS NULL AND r.run_at <= dts_now()
                                AND r.lane IN (SELECT lane FROM lanes_open) THEN 'queued'
                           ELSE 'pending' END,
       reason       = CASE WHEN c.impossible THEN 'dependency_failed' ELSE r.reason END,

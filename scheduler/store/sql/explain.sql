@@ -34,14 +34,3 @@ ORDER BY d.position
 SELECT w.id, w.queues, w.executors, w.labels, w.slots, w.state,
        (SELECT count(*) FROM runs r WHERE r.worker_id = w.id AND r.state = 'running')::integer AS running
 FROM workers w WHERE w.state IN ('live', 'draining')
-
--- name: explain_concurrency
--- reads how many runs that share a concurrency key are queued or running
-SELECT count(*)
-FROM (
-  SELECT r.task_id FROM runs r WHERE r.state = 'queued'
-  UNION ALL
-  SELECT r.task_id FROM runs r WHERE r.state = 'running'
-) AS active
-JOIN tasks t ON t.id = active.task_id
-WHERE t.namespace = $1 AND t.spec -> 'concurrency' ->> 'key' = $2

@@ -62,5 +62,7 @@ FROM (VALUES ('runs_default', EXISTS (SELECT FROM runs_default)),
              ('run_dependencies_default', EXISTS (SELECT FROM run_dependencies_default)),
              ('output_chunks_default', EXISTS (SELECT FROM output_chunks_default)),
              -- Old fires belong there when a backfill or a long absence goes back beyond the first week.
-             ('fires_default', EXISTS (SELECT FROM fires_default WHERE scheduled_for > decided_at - interval '7 days'))) AS d(name, used)
+             ('fires_default', EXISTS (
+               SELECT FROM fires_default f, installation i
+               WHERE f.scheduled_for > greatest(dts_now() - interval '7 days', date_trunc('week', i.created_at, 'UTC'))))) AS d(name, used)
 WHERE used

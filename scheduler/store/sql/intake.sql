@@ -5,9 +5,10 @@ WITH clock AS MATERIALIZED (
 ), new AS (
   SELECT *
   FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[], $9::jsonb[],
-              $10::text[], $11::timestamptz[], $12::float8[], $13::float8[], $14::integer[], $15::integer[], $16::text[])
+              $10::text[], $11::timestamptz[], $12::float8[], $13::float8[], $14::integer[], $15::integer[], $16::text[],
+              $17::text[])
        AS n(task_id, run_id, namespace, actor, name, queue, lane, priority, spec,
-            state, run_at, delay, start_within, unmet, max_attempts, traceparent)
+            state, run_at, delay, start_within, unmet, max_attempts, traceparent, gate)
 ), task AS (
   INSERT INTO tasks_once (id, recurring, namespace, name, queue, tags, spec, occurrences,
                           created_at, created_by, updated_at, updated_by)
@@ -17,12 +18,12 @@ WITH clock AS MATERIALIZED (
   FROM new, clock
 ), run AS (
   INSERT INTO runs (id, task_id, namespace, queue, lane, priority, state, trigger, run_at, start_before,
-                    created_at, created_by, queued_at, unmet, dispatch_seq, max_attempts, traceparent)
+                    created_at, created_by, queued_at, unmet, dispatch_seq, max_attempts, traceparent, gate)
   SELECT run_id, task_id, namespace, queue, lane, priority, state, 'once',
          coalesce(run_at, clock.at + make_interval(secs => delay)),
          coalesce(run_at, clock.at + make_interval(secs => delay)) + make_interval(secs => start_within),
          clock.at, actor, CASE state WHEN 'queued' THEN clock.at END, unmet,
-         CASE state WHEN 'queued' THEN 1 ELSE 0 END, max_attempts, traceparent
+         CASE state WHEN 'queued' THEN 1 ELSE 0 END, max_attempts, traceparent, gate
   FROM new, clock
 )
 SELECT at FROM clock

@@ -21,7 +21,11 @@ live AS MATERIALIZED (
   UNION ALL
   (SELECT r.* FROM runs r WHERE r.state = 'queued' LIMIT (SELECT newest FROM bounds))
   UNION ALL
-  (SELECT r.* FROM runs r WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held LIMIT (SELECT newest FROM bounds))
+  (SELECT r.* FROM runs r
+   WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NULL LIMIT (SELECT newest FROM bounds))
+  UNION ALL
+  (SELECT r.* FROM runs r
+   WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NOT NULL LIMIT (SELECT newest FROM bounds))
   UNION ALL
   (SELECT r.* FROM runs r WHERE r.state = 'pending' AND (r.unmet > 0 OR r.held) LIMIT (SELECT newest FROM bounds))
 )
@@ -349,7 +353,9 @@ SELECT 'attempts_default', 'an attempt is in no week: ' || run_id FROM (SELECT r
 UNION ALL
 SELECT 'fires_default', 'a fire is in no week: ' || scheduled_for FROM bounds,
      (SELECT scheduled_for FROM fires_default ORDER BY scheduled_for DESC LIMIT 1) AS f
-WHERE f.scheduled_for > bounds.at - interval '7 days'  -- a missed stretch may begin long ago
+-- A missed stretch may begin, and a backfill may reach, before the first week.
+WHERE f.scheduled_for > greatest(bounds.at - interval '7 days',
+                                 (SELECT date_trunc('week', created_at, 'UTC') FROM installation))
 UNION ALL
 SELECT 'output_chunks_default', 'output is in no week: ' || run_id FROM (SELECT run_id FROM output_chunks_default LIMIT 1) AS o
 LIMIT (SELECT shown FROM bounds)
@@ -394,7 +400,8 @@ FROM bounds, leadership led, lanes l
 CROSS JOIN generate_series(0, 9) AS p(priority)
 CROSS JOIN LATERAL (
   SELECT r.* FROM runs r
-  WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.lane = l.lane AND r.priority = p.priority
+  WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NULL
+    AND r.lane = l.lane AND r.priority = p.priority
   ORDER BY r.run_at LIMIT 1
 ) AS r
 WHERE r.run_at < bounds.at - bounds.grace

@@ -35,7 +35,9 @@ UPDATE namespaces SET deleted_at = dts_now(), deleted_by = $2 WHERE name = $1 AN
 -- reads whether a namespace has recurring tasks, and whether it has live runs
 SELECT EXISTS (SELECT FROM tasks_recurring t WHERE t.namespace = $1 AND t.deleted_at IS NULL) AS tasks,
        EXISTS (SELECT FROM lanes l JOIN runs r ON r.lane = l.lane
-               WHERE l.namespace = $1 AND r.state = 'pending' AND r.unmet = 0 AND NOT r.held)
+               WHERE l.namespace = $1 AND r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NULL)
+    OR EXISTS (SELECT FROM lanes l JOIN runs r ON r.lane = l.lane
+               WHERE l.namespace = $1 AND r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NOT NULL)
     OR EXISTS (SELECT FROM runs r WHERE r.namespace = $1 AND r.state = 'pending' AND (r.unmet > 0 OR r.held))
     OR EXISTS (SELECT FROM lanes l JOIN runs r ON r.lane = l.lane WHERE l.namespace = $1 AND r.state = 'queued')
     OR EXISTS (SELECT FROM runs r WHERE r.namespace = $1 AND r.state = 'running') AS runs
@@ -54,8 +56,13 @@ SELECT coalesce(sum(counted.n), 0)::bigint + (
 FROM lanes l
 CROSS JOIN LATERAL (
   SELECT (SELECT count(*) FROM (
-            SELECT FROM runs r WHERE r.lane = l.lane AND r.state = 'pending' AND r.unmet = 0 AND NOT r.held LIMIT $2
+            SELECT FROM runs r WHERE r.lane = l.lane AND r.state = 'pending' AND r.unmet = 0 AND NOT r.held
+              AND r.gate IS NULL LIMIT $2
           ) AS due)
+       + (SELECT count(*) FROM (
+            SELECT FROM runs r WHERE r.lane = l.lane AND r.state = 'pending' AND r.unmet = 0 AND NOT r.held
+              AND r.gate IS NOT NULL LIMIT $2
+          ) AS gated)
        + (SELECT count(*) FROM (SELECT FROM runs r WHERE r.lane = l.lane AND r.state = 'queued' LIMIT $2) AS offered) AS n
 ) AS counted
 WHERE l.namespace = $1

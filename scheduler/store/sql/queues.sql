@@ -12,8 +12,13 @@ FROM (
 ) AS q
 LEFT JOIN LATERAL (
   SELECT (SELECT count(*) FROM (
-            SELECT FROM runs r WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.lane = q.lane LIMIT $2
-          ) AS waiting) AS pending,
+            SELECT FROM runs r
+            WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NULL AND r.lane = q.lane LIMIT $2
+          ) AS waiting)
+         + (SELECT count(*) FROM (
+            SELECT FROM runs r
+            WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NOT NULL AND r.lane = q.lane LIMIT $2
+          ) AS gated) AS pending,
          (SELECT count(*) FROM (
             SELECT FROM runs r WHERE r.state = 'queued' AND r.lane = q.lane LIMIT $2
           ) AS offered) AS queued
@@ -73,6 +78,7 @@ SELECT count(*) FROM workers WHERE state = 'live'
 
 -- name: count_waiting
 -- reads how many runs wait, counting no further than `$1`
-SELECT (SELECT count(*) FROM (SELECT FROM runs WHERE state = 'pending' AND unmet = 0 AND NOT held LIMIT $1) AS a)
+SELECT (SELECT count(*) FROM (SELECT FROM runs WHERE state = 'pending' AND unmet = 0 AND NOT held AND gate IS NULL LIMIT $1) AS a)
+     + (SELECT count(*) FROM (SELECT FROM runs WHERE state = 'pending' AND unmet = 0 AND NOT held AND gate IS NOT NULL LIMIT $1) AS g)
      + (SELECT count(*) FROM (SELECT FROM runs WHERE state = 'pending' AND (unmet > 0 OR held) LIMIT $1) AS b)
      + (SELECT count(*) FROM (SELECT FROM runs WHERE state = 'queued' LIMIT $1) AS c)

@@ -133,7 +133,8 @@ SELECT lanes_built_for FROM installation
 UPDATE installation SET lanes_built_for = $1
 
 -- name: lane_backlog
--- reads, for each lane, how many runs stand queued or wait past their time (none counted beyond `$1`), and since when
+-- reads, for each lane, how many runs stand queued or wait past their time behind no gate (none counted
+-- beyond `$1`), and since when
 SELECT l.lane, l.namespace, l.queue, queued.n::integer AS queued, due.n::integer AS due,
        greatest(0, extract(epoch FROM dts_now() - due.oldest))::float8 AS oldest_age
 FROM lanes l
@@ -145,7 +146,7 @@ CROSS JOIN LATERAL (
   FROM generate_series(0, 9) AS p(priority)
   CROSS JOIN LATERAL (
     SELECT r.run_at FROM runs r
-    WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.lane = l.lane AND r.priority = p.priority
+    WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NULL AND r.lane = l.lane AND r.priority = p.priority
       AND r.run_at <= (SELECT dts_now())
     ORDER BY r.run_at
     LIMIT $1

@@ -120,13 +120,14 @@ WHERE r.id = ANY($1::uuid[]) AND r.namespace = $2
 -- failed | cancelled | skipped | dead_letter → pending, with fresh budgets; its dead letter is replayed
 WITH revived AS (
   UPDATE runs r
-  SET state = 'pending', reason = NULL, run_at = dts_now(), finished_at = NULL, queued_at = NULL, started_at = NULL,
+  SET state = 'pending', reason = NULL, run_at = dts_now(), finished_at = NULL, queued_at = NULL,
+      started_at = CASE WHEN n.gate IS NULL THEN NULL ELSE r.started_at END,  -- it counts in its rate
       first_started_at = NULL, start_before = dts_now() + make_interval(secs => n.start_within), exit_code = NULL,
       failures = 0, losses = 0, suspect = false, cancel_requested = false, held = false, unmet = 0,
-      queue = n.queue, lane = n.lane, priority = n.priority, max_attempts = n.max_attempts,
+      queue = n.queue, lane = n.lane, priority = n.priority, max_attempts = n.max_attempts, gate = n.gate,
       dispatch_seq = r.dispatch_seq + 1, version = r.version + 1
-  FROM unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[], $5::integer[], $6::float8[])
-       AS n(run_id, queue, lane, priority, max_attempts, start_within)
+  FROM unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[], $5::integer[], $6::float8[], $8::text[])
+       AS n(run_id, queue, lane, priority, max_attempts, start_within, gate)
   WHERE r.id = n.run_id AND r.state IN ('failed', 'cancelled', 'skipped', 'dead_letter')
   RETURNING r.id
 ), replayed AS (
@@ -180,7 +181,12 @@ SELECT id FROM (
   UNION ALL
   SELECT r.id FROM lane CROSS JOIN LATERAL (
     SELECT r.id FROM runs r WHERE r.lane = lane.lane AND r.state = 'pending' AND r.unmet = 0 AND NOT r.held
-      AND $3::text IS DISTINCT FROM 'queued' AND $3::text IS DISTINCT FROM 'running' LIMIT $4
+      AND r.gate IS NULL AND $3::text IS DISTINCT FROM 'queued' AND $3::text IS DISTINCT FROM 'running' LIMIT $4
+  ) AS r
+  UNION ALL
+  SELECT r.id FROM lane CROSS JOIN LATERAL (
+    SELECT r.id FROM runs r WHERE r.lane = lane.lane AND r.state = 'pending' AND r.unmet = 0 AND NOT r.held
+      AND r.gate IS NOT NULL AND $3::text IS DISTINCT FROM 'queued' AND $3::text IS DISTINCT FROM 'running' LIMIT $4
   ) AS r
   UNION ALL
   SELECT r.id FROM runs r

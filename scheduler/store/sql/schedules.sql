@@ -47,14 +47,14 @@ WITH term AS MATERIALIZED (
   SELECT r.*, decided.id AS task_id, decided.namespace
   FROM decided, jsonb_to_recordset(decided.runs)
     AS r(id uuid, queue text, lane text, priority smallint, state text, reason text, scheduled_for timestamptz, run_at timestamptz,
-         start_within float8, unmet integer, max_attempts integer, traceparent text, edges jsonb)
+         start_within float8, unmet integer, max_attempts integer, traceparent text, gate text, edges jsonb)
 ), run AS (
   INSERT INTO runs (id, task_id, namespace, queue, lane, priority, state, reason, trigger, scheduled_for, run_at, start_before,
-                    created_at, created_by, queued_at, finished_at, unmet, dispatch_seq, max_attempts, traceparent)
+                    created_at, created_by, queued_at, finished_at, unmet, dispatch_seq, max_attempts, traceparent, gate)
   SELECT m.id, m.task_id, m.namespace, m.queue, m.lane, m.priority, m.state, m.reason, 'schedule', m.scheduled_for, m.run_at,
          greatest(m.run_at, clock.at) + make_interval(secs => m.start_within), clock.at, 'schedule',
          CASE m.state WHEN 'queued' THEN clock.at END, CASE m.state WHEN 'skipped' THEN clock.at END,
-         m.unmet, CASE m.state WHEN 'queued' THEN 1 ELSE 0 END, m.max_attempts, m.traceparent
+         m.unmet, CASE m.state WHEN 'queued' THEN 1 ELSE 0 END, m.max_attempts, m.traceparent, m.gate
   FROM made m, clock
 ), edge AS (
   INSERT INTO run_dependencies (run_id, position, upstream_task_id, upstream_run_id, upstream_fire, condition, state)

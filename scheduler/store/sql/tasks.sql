@@ -193,7 +193,7 @@ RETURNING id
 -- queued → pending: waiting runs of an edited task follow it, those that are not queued too; one-off runs take a new time too
 UPDATE runs r
 SET state = 'pending', queued_at = NULL, dispatch_seq = r.dispatch_seq + 1, version = r.version + 1,
-    queue = $2, lane = $3, priority = $4, max_attempts = $5,
+    queue = $2, lane = $3, priority = $4, max_attempts = $5, gate = $8,
     run_at = coalesce($6, r.run_at),
     start_before = CASE WHEN $7::float8 IS NULL THEN NULL ELSE coalesce($6, r.run_at) + make_interval(secs => $7) END
 WHERE r.task_id = $1 AND r.state IN ('pending', 'queued')
@@ -279,10 +279,10 @@ UPDATE tasks SET occurrences = occurrences + 1 WHERE id = $1
 -- name: insert_run
 -- (nothing) → pending | queued | skipped: a run made by hand
 INSERT INTO runs (id, task_id, namespace, queue, lane, priority, state, reason, trigger, run_at, start_before, created_at,
-                  created_by, queued_at, finished_at, unmet, dispatch_seq, max_attempts, traceparent)
+                  created_by, queued_at, finished_at, unmet, dispatch_seq, max_attempts, traceparent, gate)
 SELECT $1, $2, $3, $4, $5, $6, $7::text, $8, 'manual', now.at, now.at + make_interval(secs => $9), now.at,
        $10, CASE $7::text WHEN 'queued' THEN now.at END, CASE $7::text WHEN 'skipped' THEN now.at END, $11,
-       CASE $7::text WHEN 'queued' THEN 1 ELSE 0 END, $12, $13
+       CASE $7::text WHEN 'queued' THEN 1 ELSE 0 END, $12, $13, $14
 FROM (SELECT dts_now() AS at) AS now
 RETURNING run_at
 

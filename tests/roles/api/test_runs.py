@@ -282,3 +282,34 @@ async def test_followers_are_sent_home_when_the_server_stops(api: Client, worker
             group.start_soon(follow)
             api.context.stopping.set()
     assert events(answers[0]) == []
+
+
+async def test_a_run_behind_a_gate_never_takes_the_fast_path_and_explain_names_what_blocks_it(
+    api: Client, worker: FakeWorker
+) -> None:
+    await api.context.broker.mark_open("default")
+    assert (await api.create("plain"))["status"] == "queued"
+    rules = {"concurrency": {"key": "k"}, "rate_limit": {"key": "r", "n": 1, "per": "1h"}}
+    first, second = await api.create("a", **rules), await api.create("b", **rules)
+    fair = await api.create("c", fairness_key="them")
+    assert [task["status"] for task in (first, second, fair)] == ["pending"] * 3
+    await worker.claim(first["last_run"]["id"])
+    blockers = (await api.get(f"/api/runs/{second['last_run']['id']}/explain")).json["blockers"]
+    named = {b["code"]: b for b in blockers}
+    assert named["concurrency"]["key"] == "k"
+    assert named["rate_limit"]["key"] == "r"
+    assert 3500 < named["rate_limit"]["seconds"] <= 3600
+    triggered = await api.create("d", schedule="0 0 1 1 *", **rules)
+    run = (await api.post(f"/api/tasks/{triggered['id']}/trigger")).json
+    assert run["state"] == "pending"
+
+
+async def test_an_edit_moves_waiting_runs_behind_another_gate(api: Client) -> None:
+    task = await api.create("a", concurrency={"key": "k"}, delay="1h")
+    gates = await api.context.database.fetch("waiting_gates", "", "", 10)
+    assert [row["concurrency_key"] for row in gates] == ["k"]
+    await api.request("PATCH", f"/api/tasks/{task['id']}", {"concurrency": {"key": "other"}})
+    gates = await api.context.database.fetch("waiting_gates", "", "", 10)
+    assert [row["concurrency_key"] for row in gates] == ["other"]
+    await api.request("PATCH", f"/api/tasks/{task['id']}", {"concurrency": None})
+    assert await api.context.database.fetch("waiting_gates", "", "", 10) == []

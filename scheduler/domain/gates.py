@@ -1,0 +1,240 @@
+"""Gates: what runs share by a key, and which of those that wait there may go now. A pure decision of the leader.
+
+A run is behind a gate if its task has a `concurrency` rule, a `rate_limit` or a `fairness_key`. Such a run is queued by
+the leader alone, never on a fast path. Runs with the same rules of one namespace stand behind the same gate; gates that
+share a key count together, and each obeys its own number.
+
+Urgent runs go first. Among runs of the same priority, the fairness key with the fewest runs under way goes first (runs
+without one count none), then the older run. A run that its gate stops never stops another gate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from scheduler.domain.durations import parse_duration
+from scheduler.domain.task import TaskSpec
+
+FAIR_WINDOW = 128
+"""Most runs behind gates that stand queued in a lane for fairness: the fewer, the sooner another key has its turn."""
+
+OnConflict = Literal["queue", "cancel_newest", "cancel_running"]
+
+Key = tuple[str, str]
+"""A namespace and a key in it."""
+
+Rate = tuple[str, str, int, float]
+"""A namespace, a key in it, and how many starts in how many seconds."""
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules of one namespace that some runs are under."""
+
+    gate: str
+    namespace: str
+    concurrency_key: str | None = None
+    max_runs: int | None = None
+    on_conflict: OnConflict | None = None
+    rate_key: str | None = None
+    rate_n: int | None = None
+    rate_per: float | None = None
+    fairness_key: str | None = None
+
+    @property
+    def concurrency(self) -> Key | None:
+        """What its runs count under while they are queued or running."""
+        return None if self.concurrency_key is None else (self.namespace, self.concurrency_key)
+
+    @property
+    def rate(self) -> Rate | None:
+        """What its runs' starts count under."""
+        if self.rate_key is None or self.rate_n is None or self.rate_per is None:
+            return None
+        return (self.namespace, self.rate_key, self.rate_n, self.rate_per)
+
+    @property
+    def fairness(self) -> Key | None:
+        """Whom its runs are for."""
+        return None if self.fairness_key is None else (self.namespace, self.fairness_key)
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A run that is due and waits behind a gate."""
+
+    id: UUID
+    lane: str
+    gate: str
+    priority: int
+    run_at: datetime
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What is under way, as PostgreSQL counts it.
+
+    `active`: queued and running runs of each concurrency key. `used`: places of each rate that starts in its time, and
+    runs that are queued to start, have taken. `served`: queued and running runs of each fairness key. `queued`: runs of
+    gates that stand queued in each lane.
+    """
+
+    active: Mapping[Key, int]
+    used: Mapping[Rate, int]
+    served: Mapping[Key, int]
+    queued: Mapping[str, int]
+
+
+class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of waiting runs.
+
+    `admitted` are to be queued, in this order; `cancelled` end at once: no place was free. `make_way`: so many active
+    runs of a key, the oldest, have to end for those that wait. `crowded`: some wait only for the fair window.
+    """
+
+    admitted: list[Waiting]
+    cancelled: list[Waiting]
+    make_way: dict[Key, int]
+    crowded: bool
+
+
+def gate_of(namespace: str, spec: TaskSpec) -> Gate | None:
+    """Return the gate that runs of a normalised task stand behind, None for plain ones."""
+    concurrency, rate = spec.concurrency, spec.rate_limit
+    if concurrency is None and rate is None and spec.fairness_key is None:
+        return None
+    rules = Gate(
+        gate="",
+        namespace=namespace,
+        concurrency_key=None if concurrency is None else concurrency.key,
+        max_runs=None if concurrency is None else concurrency.max_runs,
+        on_conflict=None if concurrency is None else concurrency.on_conflict,
+        rate_key=None if rate is None else rate.key,
+        rate_n=None if rate is None else rate.n,
+        rate_per=None if rate is None else _seconds(rate.per),
+        fairness_key=spec.fairness_key,
+    )
+    return msgspec.structs.replace(rules, gate=hashlib.sha256(msgspec.json.encode(rules)).hexdigest()[:24])
+
+
+def gate_name(namespace: str, spec: TaskSpec) -> str | None:
+    """Return the name of that gate."""
+    gate = gate_of(namespace, spec)
+    return None if gate is None else gate.gate
+
+
+def admit(
+    waiting: Iterable[Waiting],
+    gates: Mapping[str, Gate],
+    standing: Standing,
+    rooms: Mapping[tuple[str, int], int],
+) -> Verdicts:
+    """Decide about runs that are due. `rooms` are the free places of each lane and priority; others have none."""
+    return _Decision(gates, standing, rooms).about(waiting)
+
+
+class _Decision:
+    """One decision under way: what is left of every number."""
+
+    def __init__(self, gates: Mapping[str, Gate], standing: Standing, rooms: Mapping[tuple[str, int], int]) -> None:
+        self._gates = gates
+        self._active = dict(standing.active)
+        self._used = dict(standing.used)
+        self._served = defaultdict(int, standing.served)
+        self._queued = defaultdict(int, standing.queued)
+        self._rooms = dict(rooms)
+        self._rates: dict[Key, list[Rate]] = defaultdict(list)
+        for rate in self._used:
+            self._rates[rate[0], rate[1]].append(rate)
+        self._admitted: list[Waiting] = []
+        self._crowded = False
+
+    def about(self, waiting: Iterable[Waiting]) -> Verdicts:
+        """See `admit`."""
+        by_priority: dict[int, list[Waiting]] = defaultdict(list)
+        for run in waiting:
+            by_priority[run.priority].append(run)
+        refused: list[Waiting] = []
+        for priority in sorted(by_priority, reverse=True):
+            refused += self._in_turn(by_priority[priority])
+        cancelled, make_way = self._conflicts(refused)
+        return Verdicts(admitted=self._admitted, cancelled=cancelled, make_way=make_way, crowded=self._crowded)
+
+    def _in_turn(self, waiting: Sequence[Waiting]) -> list[Waiting]:
+        """Admit runs of one priority, whose turn it is first; return those that are not admitted."""
+        lines: dict[Key | None, list[Waiting]] = defaultdict(list)
+        for run in sorted(waiting, key=lambda run: (run.run_at, run.id), reverse=True):
+            lines[self._gates[run.gate].fairness].append(run)
+        refused = []
+        turns = [self._turn(key, line) for key, line in lines.items()]
+        heapq.heapify(turns)
+        while turns:
+            key = heapq.heappop(turns)[-1]
+            line = lines[key]
+            run = line.pop()
+            if not self._take(run):
+                refused.append(run)
+            if line:
+                heapq.heappush(turns, self._turn(key, line))
+        return refused
+
+    def _turn(self, key: Key | None, line: Sequence[Waiting]) -> tuple[int, datetime, UUID, Key | None]:
+        """Return what orders the lines; the id is no other line's, so keys are never compared."""
+        return 0 if key is None else self._served[key], line[-1].run_at, line[-1].id, key
+
+    def _take(self, run: Waiting) -> bool:
+        """Take every place that a run needs, or none."""
+        gate = self._gates[run.gate]
+        if self._rooms.get((run.lane, run.priority), 0) <= 0 or self._full(gate):
+            return False
+        if gate.fairness is not None and self._queued[run.lane] >= FAIR_WINDOW:
+            self._crowded = True
+            return False
+        self._rooms[run.lane, run.priority] -= 1
+        self._queued[run.lane] += 1
+        if gate.concurrency is not None:
+            self._active[gate.concurrency] = self._active.get(gate.concurrency, 0) + 1
+        if gate.rate is not None:
+            for rate in self._rates[gate.rate[0], gate.rate[1]]:
+                self._used[rate] += 1
+        if gate.fairness is not None:
+            self._served[gate.fairness] += 1
+        self._admitted.append(run)
+        return True
+
+    def _full(self, gate: Gate) -> bool:
+        if gate.concurrency is not None and self._active.get(gate.concurrency, 0) >= (gate.max_runs or 0):
+            return True
+        return gate.rate is not None and self._used.get(gate.rate, gate.rate[2]) >= gate.rate[2]
+
+    def _conflicts(self, refused: Sequence[Waiting]) -> tuple[list[Waiting], dict[Key, int]]:
+        """Say who gives way where a key is full and its rule is not to wait."""
+        cancelled: list[Waiting] = []
+        newest: dict[Key, list[Waiting]] = defaultdict(list)
+        most: dict[Key, int] = {}
+        for run in refused:
+            gate = self._gates[run.gate]
+            if gate.concurrency is None or gate.max_runs is None or gate.on_conflict == "queue":
+                continue
+            if self._active.get(gate.concurrency, 0) < gate.max_runs:
+                continue  # it waits for something else
+            if gate.on_conflict == "cancel_newest":
+                cancelled.append(run)
+            else:
+                newest[gate.concurrency].append(run)
+                most[gate.concurrency] = min(gate.max_runs, most.get(gate.concurrency, gate.max_runs))
+        make_way: dict[Key, int] = {}
+        for key, runs in newest.items():
+            runs.sort(key=lambda run: run.id)
+            cancelled += runs[: -most[key]]  # of those that wait, too, only the newest are wanted
+            make_way[key] = self._active[key] + min(len(runs), most[key]) - most[key]
+        return cancelled, make_way
+
+
+def _seconds(duration: float | str) -> float:
+    return parse_duration(duration) if isinstance(duration, str) else float(duration)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from scheduler.domain.gates import FAIR_WINDOW, Gate, Standing, Verdicts, Waiting, admit, gate_of
+from scheduler.domain.task import Concurrency, RateLimit, TaskSpec
+
+NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+ROOM = {("default", priority): 1000 for priority in range(10)}
+
+
+def gate(name: str = "g", **rules: Any) -> Gate:
+    return Gate(gate=name, namespace="default", **rules)
+
+
+def limited(name: str = "g", most: int = 1, on_conflict: Any = "queue", key: str = "k") -> Gate:
+    return gate(name, concurrency_key=key, max_runs=most, on_conflict=on_conflict)
+
+
+def rated(name: str = "g", n: int = 1, per: float = 60.0, key: str = "r") -> Gate:
+    return gate(name, rate_key=key, rate_n=n, rate_per=per)
+
+
+def waiting(number: int, behind: str = "g", *, priority: int = 5, lane: str = "default") -> Waiting:
+    return Waiting(
+        id=UUID(int=number), lane=lane, gate=behind, priority=priority, run_at=NOON + timedelta(seconds=number)
+    )
+
+
+def decide(runs: list[Waiting], *gates: Gate, rooms: Mapping[tuple[str, int], int] = ROOM, **counts: Any) -> Verdicts:
+    zero: dict[str, Any] = {
+        "active": {g.concurrency: 0 for g in gates if g.concurrency},
+        "used": {g.rate: 0 for g in gates if g.rate},
+        "served": {},
+        "queued": {},
+    }
+    for name, given in counts.items():
+        zero[name] = {**zero[name], **given}
+    return admit(runs, {g.gate: g for g in gates}, Standing(**zero), rooms)
+
+
+def numbers(runs: list[Waiting]) -> list[int]:
+    return [run.id.int for run in runs]
+
+
+def test_plain_tasks_stand_behind_no_gate_and_equal_rules_behind_the_same_one() -> None:
+    plain = TaskSpec(name="a", command="true")
+    one = TaskSpec(name="a", command="true", concurrency=Concurrency(key="k"))
+    assert gate_of("default", plain) is None
+    same = gate_of("default", TaskSpec(name="b", command="x", priority=9, concurrency=Concurrency(key="k")))
+    assert gate_of("default", one) == same
+    others = [
+        gate_of("other", one),
+        gate_of("default", TaskSpec(name="a", command="true", concurrency=Concurrency(key="k", max_runs=2))),
+        gate_of("default", TaskSpec(name="a", command="true", rate_limit=RateLimit(key="k", n=1, per=1.0))),
+        gate_of("default", TaskSpec(name="a", command="true", fairness_key="k")),
+    ]
+    assert len({g.gate for g in [same, *others] if g}) == 5
+
+
+def test_no_more_are_admitted_than_the_key_has_places_the_oldest_and_most_urgent_first() -> None:
+    runs = [waiting(3), waiting(1), waiting(2), waiting(9, priority=9)]
+    assert numbers(decide(runs, limited(most=3)).admitted) == [9, 1, 2]
+    assert numbers(decide(runs, limited(most=3), active={("default", "k"): 2}).admitted) == [9]
+    assert numbers(decide(runs, limited(most=3), active={("default", "k"): 4}).admitted) == []
+
+
+def test_gates_that_share_a_key_count_together_and_each_obeys_its_own_number() -> None:
+    narrow, wide = limited("narrow", most=1), limited("wide", most=3)
+    runs = [waiting(1, "narrow"), waiting(2, "narrow"), waiting(3, "wide"), waiting(4, "wide"), waiting(5, "wide")]
+    assert numbers(decide(runs, narrow, wide).admitted) == [1, 3, 4]
+
+
+def test_a_full_key_stops_nobody_else() -> None:
+    runs = [*(waiting(n, "full", priority=9) for n in range(1, 50)), waiting(60, "free")]
+    verdicts = decide(runs, limited("full"), limited("free", key="other"), active={("default", "k"): 1})
+    assert numbers(verdicts.admitted) == [60]
+
+
+def test_what_is_queued_and_what_started_in_the_time_take_the_places_of_a_rate() -> None:
+    rule = rated(n=3)
+    runs = [waiting(n) for n in range(1, 6)]
+    assert numbers(decide(runs, rule).admitted) == [1, 2, 3]
+    assert numbers(decide(runs, rule, used={rule.rate: 2}).admitted) == [1]
+    assert numbers(decide(runs, rule, used={rule.rate: 3}).admitted) == []
+
+
+def test_rates_of_one_key_count_together() -> None:
+    second, minute = rated("s", n=1, per=1.0), rated("m", n=2, per=60.0)
+    runs = [waiting(1, "s"), waiting(2, "m"), waiting(3, "m"), waiting(4, "s")]
+    assert numbers(decide(runs, second, minute).admitted) == [1, 2]
+
+
+def test_a_run_takes_every_place_that_it_needs_or_none() -> None:
+    both = gate("both", concurrency_key="k", max_runs=5, on_conflict="queue", rate_key="r", rate_n=1, rate_per=1.0)
+    runs = [waiting(1, "both"), waiting(2, "both"), waiting(3, "k")]
+    assert numbers(decide(runs, both, limited("k", most=2)).admitted) == [1, 3]
+
+
+def test_a_lane_takes_no_more_than_it_has_room_for() -> None:
+    runs = [waiting(1), waiting(2), waiting(3, lane="narrow"), waiting(4, lane="paused")]
+    rooms = {("default", 5): 1, ("narrow", 5): 1}
+    assert numbers(decide(runs, limited(most=9), rooms=rooms).admitted) == [1, 3]
+
+
+def test_the_newest_is_cancelled_where_the_rule_says_so_and_no_place_is_free() -> None:
+    rule = limited(most=2, on_conflict="cancel_newest")
+    verdicts = decide([waiting(1), waiting(2), waiting(3)], rule, active={("default", "k"): 1})
+    assert (numbers(verdicts.admitted), numbers(verdicts.cancelled)) == ([1], [2, 3])
+
+
+def test_a_run_that_waits_for_something_else_than_its_key_is_not_cancelled() -> None:
+    rule = limited(most=2, on_conflict="cancel_newest")
+    assert numbers(decide([waiting(1)], rule, rooms={}).cancelled) == []
+
+
+def test_the_oldest_make_way_for_the_newest_where_the_rule_says_so() -> None:
+    rule = limited(most=2, on_conflict="cancel_running")
+    one = decide([waiting(7)], rule, active={("default", "k"): 2})
+    assert (numbers(one.admitted), numbers(one.cancelled), one.make_way) == ([], [], {("default", "k"): 1})
+    many = decide([waiting(n) for n in (5, 6, 7)], rule, active={("default", "k"): 2})
+    assert (numbers(many.cancelled), many.make_way) == ([5], {("default", "k"): 2})
+
+
+def test_the_key_with_the_fewest_runs_under_way_has_its_turn() -> None:
+    big, small = gate("big", fairness_key="big"), gate("small", fairness_key="small")
+    runs = [*(waiting(n, "big") for n in range(1, 7)), *(waiting(n, "small") for n in range(10, 13))]
+    verdicts = decide(runs, big, small, rooms={("default", 5): 6})
+    assert numbers(verdicts.admitted) == [1, 10, 2, 11, 3, 12]
+    served = {("default", "big"): 2}
+    assert numbers(decide(runs, big, small, rooms={("default", 5): 4}, served=served).admitted) == [10, 11, 1, 12]
+
+
+def test_priority_goes_before_fairness() -> None:
+    big, small = gate("big", fairness_key="big"), gate("small", fairness_key="small")
+    runs = [waiting(1, "small", priority=4), waiting(2, "big", priority=5), waiting(3, "big", priority=5)]
+    assert numbers(decide(runs, big, small).admitted) == [2, 3, 1]
+
+
+def test_few_stand_queued_for_fairness_so_that_another_key_has_its_turn_soon() -> None:
+    rule = gate("big", fairness_key="big")
+    verdicts = decide([waiting(n, "big") for n in range(1, 9)], rule, queued={"default": FAIR_WINDOW - 2})
+    assert numbers(verdicts.admitted) == [1, 2]
+    assert verdicts.crowded

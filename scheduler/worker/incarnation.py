@@ -127,7 +127,7 @@ class Incarnation:
             broker=self._broker,
             slots=self._slots,
             clock=self._clock,
-            look_at_processes=self._machine.processes.look_after,
+            look_at_processes=self._machine.look_after,
         )
         runners: Runners[Claim] = Runners(group, attempts.run, "attempt")
         intake = Intake(

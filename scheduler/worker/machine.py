@@ -64,6 +64,11 @@ class Machine(msgspec.Struct, frozen=True):
             executor.containment,
         )
 
+    def look_after(self) -> None:
+        """Find out what commands have left: daemons and files. To be called now and then while any run."""
+        self.processes.look_after()
+        self.scratch.tidy()
+
     def close(self) -> None:
         """Release everything; no command may be running."""
         self.processes.close()

@@ -61,15 +61,15 @@ class Orphans:
         """Adopt new orphans, and kill those whose attempts have all ended; `again`: also those killed before."""
         bereft, self._bereft = self._bereft, set()
         self._adopt_new()
-        doomed: dict[frozenset[Process], list[int]] = {}
-        for pid, orphan in self._orphans.items():
+        doomed: set[frozenset[Process]] = set()
+        for orphan in self._orphans.values():
             if any(owner.running for owner in orphan.owners):
                 bereft |= self._leave_to_the_running(orphan)
             elif again or not orphan.killed:
                 orphan.killed = True
-                doomed.setdefault(frozenset(orphan.owners), []).append(pid)
-        for owners, pids in doomed.items():
-            self._kill_below(pids, owners)
+                doomed.add(frozenset(orphan.owners))
+        for owners in doomed:
+            self._kill_orphans_of(owners)
         for owner in bereft:
             if not owner.orphans:
                 self._freed(owner)
@@ -166,8 +166,7 @@ class Orphans:
         self._bereft |= orphan.owners
 
     def _members(self, process: Process) -> list[tree.Stat]:
-        processes = tree.all_processes()
-        self._bury(processes)
+        processes = self._snapshot()
         own = [pid for pid in process.orphans if self._orphans[pid].owners == {process}]
         main = [process.child.pid] if process.running else []
         pids = {*main, *own, *tree.descendants([*main, *own], processes)}
@@ -178,6 +177,18 @@ class Orphans:
             self._seen[stat.pid, stat.started] = {process}
         return found
 
+    def _snapshot(self) -> dict[int, tree.Stat]:
+        """Return all processes, and adopt what has lost its parent by the end of looking at them.
+
+        What forks and exits again and again is in nobody's descent for a moment; it would outrun the killing for ever.
+        """
+        processes = tree.all_processes()
+        self._bury(processes)
+        self._adopt_new()
+        for pid, orphan in self._orphans.items():
+            processes.setdefault(pid, orphan.stat)
+        return processes
+
     def _bury(self, processes: Mapping[int, tree.Stat]) -> None:
         """Reap the dead that nobody awaits: while a fork bomb is put out, they would fill the process table."""
         for pid in self._children():
@@ -187,10 +198,10 @@ class Orphans:
             if self._sole or (pid, stat.started) in self._seen:
                 _reap(pid)
 
-    def _kill_below(self, roots: list[int], owners: frozenset[Process]) -> None:
+    def _kill_orphans_of(self, owners: frozenset[Process]) -> None:
         def find() -> list[tree.Stat]:
-            processes = tree.all_processes()
-            self._bury(processes)
+            processes = self._snapshot()
+            roots = [pid for pid, orphan in self._orphans.items() if orphan.owners == owners]
             found = [processes[pid] for pid in {*roots, *tree.descendants(roots, processes)} if pid in processes]
             for stat in found:
                 self._seen[stat.pid, stat.started] = set(owners)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tempfile
 from pathlib import Path
 
 import msgspec
 
+from scheduler.worker.housekeeping import Strays, discard, make_directory, remove_abandoned
 from scheduler.worker.identity import Identity
 
 
@@ -23,8 +23,9 @@ class Unreadable(Exception):
 
 
 class Files(msgspec.Struct, gc=False):
-    """The paths of one attempt's files, and what was last seen of its checkpoint."""
+    """The paths of one attempt's files, which begin with `name`, and what was last seen of its checkpoint."""
 
+    name: str
     checkpoint: str
     outputs: str
     seen: tuple[int, int, int] | None = None
@@ -37,9 +38,12 @@ class Scratch:
         if state_dir:
             Path(state_dir).mkdir(parents=True, exist_ok=True)
         parent = state_dir if state_dir and (task_uid == os.geteuid() or _open_to_others(Path(state_dir))) else None
-        self.path = Path(tempfile.mkdtemp(prefix="dts-worker-", dir=parent))
+        self.path, self._lock = make_directory(parent)
+        remove_abandoned(self.path.parent)
         self.path.chmod(0o711)
         self._directories: dict[int, str] = {}
+        self._strays: list[Strays] = []
+        self._live: set[str] = set()
 
     def files_for(self, identity: Identity) -> Files:
         """Return new names for one attempt."""
@@ -50,8 +54,10 @@ class Scratch:
             if identity.uid != os.geteuid():
                 os.chown(path, identity.uid, identity.gid)
             directory = self._directories[identity.uid] = str(path)
+            self._strays.append(Strays(directory))
         name = os.urandom(16).hex()
-        return Files(f"{directory}/{name}.checkpoint", f"{directory}/{name}.outputs")
+        self._live.add(name)
+        return Files(name, f"{directory}/{name}.checkpoint", f"{directory}/{name}.outputs")
 
     def restore(self, files: Files, data: bytes, identity: Identity) -> None:
         """Put a checkpoint where the command will look for it. Raises OSError."""
@@ -86,16 +92,20 @@ class Scratch:
 
     def forget(self, files: Files) -> None:
         """Remove the files, if they exist."""
+        self._live.discard(files.name)
         for path in (files.checkpoint, files.outputs):
             if os.access(path, os.F_OK):
-                try:
-                    os.unlink(path)  # noqa: PTH108  # hot
-                except OSError:
-                    shutil.rmtree(path, ignore_errors=True)  # a directory in its place
+                discard(path)
+
+    def tidy(self) -> None:
+        """Remove what commands that have ended left beside their files; to be called now and then."""
+        for strays in self._strays:
+            strays.tidy(self._live)
 
     def close(self) -> None:
         """Remove everything."""
         shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
 
 
 def _version(status: os.stat_result) -> tuple[int, int, int]:

@@ -14,10 +14,11 @@ from scheduler.store.database import Database
 from scheduler.worker import cgroups, linux
 from scheduler.worker.hierarchies import Hierarchy, own_hierarchies
 from tests.roles.test_worker_guard import Guarded, start  # noqa: F401
-from tests.roles.test_worker_process import guard, worker_of, works_with  # noqa: F401
+from tests.roles.test_worker_process import guard, running_guard, worker_of, works_with  # noqa: F401
 from tests.roles.test_worker_role import first_line, shared  # noqa: F401
 from tests.roles.worker_support import alive
 from tests.support import until, until_sync
+from tests.system.hostile.support import bomb, living
 
 
 def usable() -> set[str]:
@@ -153,6 +154,41 @@ def test_what_a_guard_and_a_worker_leave_that_were_killed_together_ends_with_the
     start(command="")
     until_sync(lambda: not any(map(alive, pids)), what="the tree to be gone")
     until_sync(lambda: not any(path.exists() for path in left), what="their cgroups to be removed")
+
+
+WITHOUT = "from scheduler.worker import cgroups, guard; cgroups.own_hierarchies = list; guard.main()"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="commands run as our own user, whose processes the bomb counts too")
+async def test_without_cgroups_a_fork_bomb_is_put_out_and_its_neighbour_goes_on(
+    database: Database,
+    redis_url: str,
+    database_url: str,
+    shared: Path,  # noqa: F811
+) -> None:
+    started, go = shared / "started", shared / "go"
+    with running_guard(database_url, redis_url, "-c", WITHOUT) as bare:
+        async with works_with(database, redis_url) as works:
+            neighbour = await works.submit(
+                f"cat /proc/self/cgroup; until [ -e {go} ]; do sleep 0.05; done", timeout=40.0
+            )
+            run_id = await works.submit(bomb(started, width=40, seconds=6), env={"MARK": "bare"}, kill_timeout=0.2)
+            await first_line(started)
+            await until(lambda: len(living("bare")) > 50)
+            worker = worker_of(bare)
+            (row,) = await works.query(
+                "UPDATE runs SET cancel_requested = true WHERE id = $1 RETURNING worker_id", run_id
+            )
+            await works.broker.publish(f"worker:{row['worker_id']}")
+            assert (await works.ended_row(run_id, 5.0))["state"] == "cancelled"
+            assert living("bare") == []
+            assert worker_of(bare) == worker
+            go.touch()
+            row = await works.ended_row(neighbour)
+            assert row["state"] == "completed"
+            assert "dts-" not in row["output_tail"]
+            (announced,) = await works.query("SELECT containment FROM workers")
+            assert announced["containment"] == "session"
 
 
 def test_a_guard_that_we_cannot_see_is_not_taken_for_dead(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio.to_thread
@@ -42,6 +42,12 @@ async def works_with(database: Database, redis_url: str) -> AsyncIterator[Works]
 
 @pytest.fixture
 def guard(database_url: str, redis_url: str) -> Iterator[subprocess.Popen[bytes]]:
+    with running_guard(database_url, redis_url, "-m", "scheduler.worker.guard") as process:
+        yield process
+
+
+@contextmanager
+def running_guard(database_url: str, redis_url: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -49,7 +55,7 @@ def guard(database_url: str, redis_url: str) -> Iterator[subprocess.Popen[bytes]
         "DTS_REDIS_URL": redis_url,
         "DTS_WORKER__CONCURRENCY": "4",
     }
-    process = subprocess.Popen([sys.executable, "-m", "scheduler.worker.guard"], env=environment, cwd=ROOT)
+    process = subprocess.Popen([sys.executable, *arguments], env=environment, cwd=ROOT)
     yield process
     for pid in [*tree.descendants([process.pid], tree.all_processes()), process.pid]:
         try:

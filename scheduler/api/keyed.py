@@ -17,11 +17,9 @@ from scheduler.api.problems import Refusal, malformed
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply
 from scheduler.api.routing import Route
-from scheduler.domain.errors import Conflict
 from scheduler.store.request_keys import KeptAnswer, RequestKey, hold, keep
 
 HEADER = b"idempotency-key"
-_NOT_KEPT = 0  # in place of a status
 _KEY = re.compile(r'"?([!#-~]{1,255})"?')
 
 
@@ -41,10 +39,7 @@ async def handle_once(api: Context, route: Route, request: Request, header: byte
         reply = await route.handler(inner, request)
         assert isinstance(reply, Reply), "a POST is answered in one piece"
         headers = {name.decode(): value.decode("latin-1") for name, value in reply.raw_headers}
-        if headers.get("cache-control") == "no-store":  # a secret that is shown once
-            await keep(pinned, key, _NOT_KEPT, {}, b"")
-        else:
-            await keep(pinned, key, reply.status_code, headers, bytes(reply.body))
+        await keep(pinned, key, reply.status_code, headers, bytes(reply.body))
     inner.offers.release()
     return reply
 
@@ -74,8 +69,6 @@ def _again(kept: KeptAnswer, key: RequestKey) -> Reply:
         what = "with another body" if kept.request == key.request else f"for {key.request}"
         detail = f"the key was used at {when} for {kept.request}, and now {what}: each request needs one of its own"
         raise Refusal(422, "invalid", detail, code="idempotency_key_reused")
-    if kept.status == _NOT_KEPT:
-        raise Conflict("answer_not_kept", "this was done already; its answer held a secret, and is not kept")
     reply = Reply(kept.body, kept.status, None)
     headers = [(name.encode(), value.encode("latin-1")) for name, value in kept.headers.items()]
     reply.raw_headers = [*headers, (b"idempotency-replayed", b"true")]

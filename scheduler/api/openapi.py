@@ -11,6 +11,7 @@ import msgspec
 
 from scheduler import __version__
 from scheduler.api.context import Context
+from scheduler.api.examples import example
 from scheduler.api.gate import NAMESPACE_HEADER
 from scheduler.api.problems import Problem
 from scheduler.api.requests import Request
@@ -44,6 +45,13 @@ _MEANINGS = {
 }
 
 
+_TEXTS = {
+    "text/plain": "one line\nanother line\n",
+    "text/event-stream": 'id: 1:9\nevent: stdout\ndata: {"text":"one line\\n","position":0}\n\n',
+    "text/html": "<!doctype html>",
+    "text/javascript": '"use strict";',
+    "text/css": "body {}",
+}
 _SCHEMES = {
     "bearer": {
         "type": "http",
@@ -123,10 +131,7 @@ def _types(routes: Sequence[Route]) -> list[Any]:
 
 
 def _operation(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"{(\w+)}", route.path)
-    ]
+    parameters = [_path(name, route) for name in re.findall(r"{(\w+)}", route.path)]
     parameters += [_query(query, schema_of) for query in route.query]
     if route.permission != OPEN:
         parameters.append(_NAMESPACE)
@@ -159,6 +164,15 @@ def _security(route: Route) -> list[dict[str, list[str]]]:
     return [*schemes, {"run": []}] if route.run_token else schemes
 
 
+def _path(name: str, route: Route) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    if name == "id" and not route.path.startswith("/api/keys"):
+        schema |= {"format": "uuid"}
+    elif name == "fence":
+        schema = {"type": "integer", "minimum": 0}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
 def _query(query: Query, schema_of: Mapping[str, Any]) -> dict[str, Any]:
     schema = schema_of[repr(query.type)]
     return {"name": query.name, "in": "query", "description": query.description, "schema": schema}
@@ -168,12 +182,18 @@ def _content(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for media in route.request_media:
         if route.request is bytes or "ndjson" in media:
-            content[media] = {"schema": {"type": "string"}}
+            content[media] = {"schema": {"type": "string"}, "example": _lines(route.example)}
             continue
         content[media] = {"schema": schema_of[repr(route.request)]}
-        if route.example is not None:
-            content[media]["example"] = route.example
+        content[media]["example"] = route.example if route.example is not None else example(route.request)
     return content
+
+
+def _lines(value: Any) -> str:
+    """Return an example as text: of a batch, one task a line."""
+    if not isinstance(value, list):
+        return "any bytes"
+    return "".join(msgspec.json.encode(item).decode() + "\n" for item in value)
 
 
 def _responses(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,9 +201,13 @@ def _responses(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
     for status, body in route.responses.items():
         responses[str(status)] = {"description": _MEANINGS[status], "headers": _headers(status, route)}
         if isinstance(body, tuple):
-            responses[str(status)]["content"] = {media: {"schema": {"type": "string"}} for media in body}
+            text = {media: _TEXTS.get(media, "any bytes") for media in body}
+            responses[str(status)]["content"] = {
+                media: {"schema": {"type": "string"}, "example": shown} for media, shown in text.items()
+            }
         elif body is not None:
-            responses[str(status)]["content"] = {"application/json": {"schema": schema_of[repr(body)]}}
+            shown = {"schema": schema_of[repr(body)], "example": example(body)}
+            responses[str(status)]["content"] = {"application/json": shown}
     problem = {"application/problem+json": {"schema": schema_of[repr(Problem)]}}
     closed = _CLOSED if route.permission != OPEN else ()
     keyed = _KEYED if route.method == "POST" else ()

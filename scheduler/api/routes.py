@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from scheduler.api import (
     backfills,
     bulk,
     dead_letters,
+    docs,
     edits,
     events,
     fleet,
@@ -238,7 +240,7 @@ _RUNS: tuple[Route, ...] = (
         query=(
             Query("state", RunState, "Only those in this state."),
             _QUEUE,
-            Query("task_id", str, "Only those of this task."),
+            Query("task_id", UUID, "Only those of this task."),
             *_PAGED,
         ),
         responses={200: payloads.RunPage},
@@ -394,7 +396,7 @@ _DEAD_LETTERS: tuple[Route, ...] = (
         tag="dead letters",
         query=(
             _QUEUE,
-            Query("task_id", str, "Only those of this task."),
+            Query("task_id", UUID, "Only those of this task."),
             Query("reason", str, "Only those with this reason, whole or up to its colon."),
             *_PAGED,
         ),
@@ -489,7 +491,7 @@ _EVENTS: tuple[Route, ...] = (
         tag="events",
         query=(
             Query("kind", str, "Only these, separated by commas: run, task, worker, leader (default: all)."),
-            Query("task_id", str, "Only runs of this task."),
+            Query("task_id", UUID, "Only runs of this task."),
         ),
         responses={200: ("text/event-stream",)},
         errors=(422,),
@@ -636,6 +638,9 @@ _PROBES: tuple[Route, ...] = (
     _probe("/health/deep", "health:read", probes.deep, "How everything is", _DEEP),
     _probe("/healthz", "health:read", probes.deep, "The same as /health/deep", _DEEP),
     _probe("/metrics", "metrics:read", probes.metrics, "Metrics for Prometheus", {200: ("text/plain",)}),
+    _probe("/docs", OPEN, docs.docs, "This document, for people", {200: ("text/html",)}),
+    _probe("/docs/page.js", OPEN, docs.docs_script, "The script of /docs", {200: ("text/javascript",)}),
+    _probe("/docs/page.css", OPEN, docs.docs_style, "The style of /docs", {200: ("text/css",)}),
     _probe("/openapi.json", OPEN, openapi, "This document", {200: dict[str, Any]}),
 )
 

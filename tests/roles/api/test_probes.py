@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import re
+
 import anyio.to_thread
+import jsonschema_rs
 import msgspec
 import openapi_spec_validator
 
@@ -72,6 +75,32 @@ def test_every_route_is_documented_with_its_statuses() -> None:
         assert operation["description"]
         if "{id}" in route.path:
             assert "404" in documented
+
+
+def test_every_operation_has_examples_in_the_shape_that_it_documents() -> None:
+    served = msgspec.json.decode(msgspec.json.encode(document(ROUTES)))
+    for path, operations in served["paths"].items():
+        for operation in operations.values():
+            contents = [
+                answer.get("content", {}) for status, answer in operation["responses"].items() if status < "400"
+            ]
+            contents.append(operation.get("requestBody", {}).get("content", {}))
+            for media, content in ((m, c) for one in contents for m, c in one.items() if "problem" not in m):
+                schema = {**content["schema"], "components": served["components"]}
+                assert jsonschema_rs.is_valid(schema, content["example"]), (path, media, content["example"])
+
+
+async def test_the_docs_come_from_the_package_and_ask_no_other_host(api: Client) -> None:
+    page = await api.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'; script-src 'self'" in page.headers["content-security-policy"]
+    files = re.findall(r'(?:src|href)="([^"]+)"', page.body.decode())
+    assert sorted(set(files)) == ["docs/page.css", "docs/page.js", "openapi.json"]
+    for file in files:
+        answer = await api.get(f"/{file}")
+        assert answer.status == 200
+    script = (await api.get("/docs/page.js")).body
+    assert b"innerHTML" not in script
 
 
 async def test_while_the_database_is_away_a_submit_is_told_to_come_back(

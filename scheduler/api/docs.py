@@ -1,0 +1,42 @@
+"""`/docs`: the OpenAPI document for people: a page, its script and its style, from this package and no other host."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from scheduler.api.context import Context
+from scheduler.api.requests import Request
+from scheduler.api.responses import Header, Reply
+
+_HERE = Path(__file__).parent / "page"
+_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+    b" base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS: tuple[Header, ...] = (
+    (b"content-security-policy", _POLICY),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-cache"),
+)
+
+
+async def docs(api: Context, request: Request) -> Reply:  # noqa: ARG001 - every handler takes both
+    """Return the page."""
+    return Reply(_file("index.html"), 200, b"text/html; charset=utf-8", _HEADERS)
+
+
+async def docs_script(api: Context, request: Request) -> Reply:  # noqa: ARG001 - every handler takes both
+    """Return the page's script."""
+    return Reply(_file("page.js"), 200, b"text/javascript; charset=utf-8", _HEADERS)
+
+
+async def docs_style(api: Context, request: Request) -> Reply:  # noqa: ARG001 - every handler takes both
+    """Return the page's style."""
+    return Reply(_file("page.css"), 200, b"text/css; charset=utf-8", _HEADERS)
+
+
+@cache
+def _file(name: str) -> bytes:
+    return (_HERE / name).read_bytes()

@@ -17,6 +17,7 @@ import msgspec
 
 from scheduler.broker import BrokerUnavailable
 from scheduler.control.leading import Leading
+from scheduler.control.pace import Pace
 from scheduler.control.plan import NewestFires, Planner, fires_of, upstream_ids
 from scheduler.domain.fires import Firing
 from scheduler.domain.run import Queued
@@ -42,6 +43,7 @@ class Firer:
         self._health = leading.health
         self._promote = leading.promote
         self._schedules = schedules
+        self._pace = Pace(leading.settings.poll)
         self._unreadable: set[UUID] = set()
 
     async def step(self) -> float:
@@ -51,8 +53,7 @@ class Firer:
             await self._fire(due)
         if len(due) == self._settings.batch:
             return 0.0
-        left = await self._schedules.next_fire()
-        return self._settings.poll if left is None or left <= 0 else min(left, self._settings.poll)
+        return self._pace.until(await self._schedules.next_fire())
 
     async def _fire(self, due: Sequence[DueTask]) -> None:
         decided = self._decide(due)

@@ -11,10 +11,12 @@ from typing import Final
 from scheduler.broker import BrokerUnavailable, LaneStats
 from scheduler.control.gatekeep import Gatekeeper
 from scheduler.control.leading import Leading
+from scheduler.control.pace import Pace
 from scheduler.domain.run import Queued
 from scheduler.failpoints import Point, reach
 
 PRIORITIES: Final = range(10)
+_UNWOKEN: Final = 0.25  # seconds between looks while Redis is away
 
 Rooms = dict[tuple[str, int], int]
 
@@ -28,6 +30,7 @@ class Promoter:
         self._broker = leading.broker
         self._dispatch = leading.dispatch
         self._gatekeeper = Gatekeeper(leading, leading.dispatch.gates)
+        self._pace = Pace(leading.settings.poll)
 
     async def step(self) -> float:
         """Queue one batch; return when there will be more to queue. Raises StoreUnavailable."""
@@ -42,11 +45,12 @@ class Promoter:
         await self._offer(gatekept.queued)
         if promoted or gatekept.delay == 0.0:
             return 0.0
-        delay = self._settings.poll if gatekept.delay is None else min(gatekept.delay, self._settings.poll)
-        due = await self._dispatch.next_due(lanes)
-        if due is None or due <= 0:  # due and not promoted: its window is full
-            return delay
-        return min(due, delay)
+        # Only where there is room: what waits for a place is due as well, and the places are looked at by and by.
+        due = await self._dispatch.next_due([key for key, places in wanted.items() if places > 0])
+        delay = self._pace.until(due)
+        if gatekept.delay is not None:
+            delay = min(delay, gatekept.delay)
+        return delay if self._broker.available else min(delay, _UNWOKEN)  # nobody can wake us without Redis
 
     async def _rooms(self, lanes: Sequence[str]) -> tuple[Rooms, set[str]]:
         """Return the free places by lane and priority, and the lanes whose fast path is closed."""

@@ -52,9 +52,11 @@ class Dispatch:
         lanes, priorities, places = (list(column) for column in zip(*wanted, strict=True))
         return [queued_from(row) for row in await self._database.fetch("promote", epoch, lanes, priorities, places)]
 
-    async def next_due(self, lanes: Sequence[str]) -> float | None:
-        """Return seconds until the next promotable run falls due (zero or less: already), None if none waits."""
-        seconds: float | None = await self._database.fetchval("next_due", list(lanes))
+    async def next_due(self, places: Sequence[tuple[str, int]]) -> float | None:
+        """Return seconds until the next run of these (lane, priority) falls due (zero or less: already), or None."""
+        seconds: float | None = await self._database.fetchval(
+            "next_due", [lane for lane, _ in places], [priority for _, priority in places]
+        )
         return seconds
 
     async def queued_by_lane(self, lanes: Sequence[str], limit: int) -> dict[tuple[str, int], int]:

@@ -23,14 +23,14 @@ WHERE r.id = due.id AND r.state = 'pending'
 RETURNING r.id AS run_id, r.lane, r.priority, r.run_at, r.dispatch_seq AS seq, r.traceparent
 
 -- name: next_due
--- reads in how many seconds the next pending run of these lanes, behind no gate, falls due (negative: already), or NULL
+-- reads in how many seconds the next pending run of these (lane, priority), behind no gate, falls due (negative: already),
+-- or NULL
 SELECT extract(epoch FROM min(candidate.run_at) - dts_now())::float8
-FROM unnest($1::text[]) AS l(lane)
-CROSS JOIN generate_series(0, 9) AS p(priority)
+FROM unnest($1::text[], $2::smallint[]) AS place(lane, priority)
 CROSS JOIN LATERAL (
   SELECT r.run_at FROM runs r
   WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NULL
-    AND r.lane = l.lane AND r.priority = p.priority
+    AND r.lane = place.lane AND r.priority = place.priority
   ORDER BY r.run_at, r.id
   LIMIT 1
 ) AS candidate

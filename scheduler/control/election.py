@@ -137,10 +137,9 @@ class Election:
 
     async def _is_our_turn(self, waited: float) -> bool:
         """Let one standby go first; whoever has waited for long goes anyway."""
-        try:
+        with suppress(BrokerUnavailable), anyio.move_on_after(self._ttl / 10):
             return await self._broker.try_lock(str(self._holder.id), self._ttl) or waited > self._ttl / 5
-        except BrokerUnavailable:
-            return True
+        return True
 
     async def _take(self, seen: TermReading) -> float:
         self._free_since = None
@@ -188,8 +187,7 @@ class Election:
         if not await self._broker.renew_lock(holder, self._ttl):
             await self._broker.try_lock(holder, self._ttl)
 
-    @staticmethod
-    async def _tell(call: Awaitable[object]) -> None:
-        """Do something in Redis that only makes the next change of leaders quicker."""
-        with suppress(BrokerUnavailable):
+    async def _tell(self, call: Awaitable[object]) -> None:
+        """Do something in Redis that only makes the next change of leaders quicker; no renewal waits for it long."""
+        with suppress(BrokerUnavailable), anyio.move_on_after(self._ttl / 10):
             await call

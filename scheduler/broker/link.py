@@ -28,6 +28,9 @@ Reply = Any  # bytes, int, None, a list of replies, or a ResponseError
 
 _DEADLINE: Final = 1.0  # seconds for one call
 _PROBE_DEADLINE: Final = 0.5  # the same, for the caller that looks whether the server is back
+_BLOCKING_SLACK: Final = (
+    0.4  # beyond its patience, for a call that waits at the server: nobody notices a silence sooner
+)
 _MAX_IDLE: Final = 16
 
 
@@ -63,8 +66,10 @@ class Link:
         if self._closed or not self._circuit.admit():
             raise BrokerUnavailable("Redis is away")
         deadline = _DEADLINE if self._circuit.closed else _PROBE_DEADLINE
+        if patience:
+            deadline = patience + _BLOCKING_SLACK
         try:
-            with anyio.fail_after(deadline + patience):
+            with anyio.fail_after(deadline):
                 replies = await self._exchange(commands)
         except (RedisError, OSError, BrokerUnavailable) as error:  # TimeoutError is an OSError
             self._circuit.failed()

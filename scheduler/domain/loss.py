@@ -55,5 +55,5 @@ def _judge(run: Lost, *, charged: bool, together: bool, budget: int) -> Verdict:
         return Verdict(run.run_id, "failed", "lost", losses, suspect)
     if run.on_lost == "dead_letter" or losses >= budget:
         return Verdict(run.run_id, "dead_letter", "lost", losses, suspect)
-    # The second loss of a run waits a little: whatever it does to its host should not meet the next one at once.
-    return Verdict(run.run_id, "pending", "lost", losses, suspect, retry_in=4.0 ** (losses - 1) if charged else 0.0)
+    # Each charged loss waits longer: whatever the run does to its host should not meet the next one at once.
+    return Verdict(run.run_id, "pending", "lost", losses, suspect, retry_in=0.5 * 4.0 ** (losses - 1) if charged else 0)

@@ -30,6 +30,8 @@ _PATIENCE = 0.01
 _QUIET = 1.0
 """Seconds without work from Redis after which PostgreSQL is asked, for runs that wait at least so long."""
 _LONGEST_QUIET = 10.0
+_AWAY = 0.25
+"""The same while Redis is known to be away, and seconds between two questions then."""
 _LANES = 1.0
 
 _log = get_logger("worker")
@@ -133,20 +135,21 @@ class Intake:
         """Claim what waits in PostgreSQL, if Redis has brought nothing for a while."""
         if self.stopped:
             return None
+        away = not self._broker.available
         quiet = self._clock.monotonic() - self._last_delivery
-        if quiet < _QUIET:
+        if quiet < _QUIET and not away:
             return _QUIET - quiet
         free = self._slots.free - self._reserved
         if free > 0:
-            lanes = self._lanes.names
-            claimed = await self._claim(free, lambda: self._executions.claim_waiting(lanes, free, _QUIET))
+            lanes, age = self._lanes.names, _AWAY if away else _QUIET
+            claimed = await self._claim(free, lambda: self._executions.claim_waiting(lanes, free, age))
             if claimed == free:
                 await self._slots.wait_free(_PATIENCE)
                 return 0.0
             if claimed:
                 return _PATIENCE
-        if not self._broker.available:
-            return _QUIET / 4
+        if away:
+            return _AWAY
         workers = await self._registration.live_workers()
         return min(_LONGEST_QUIET, _QUIET * max(1, workers)) * random.uniform(0.8, 1.2)  # noqa: S311  # jitter
 

@@ -162,8 +162,8 @@ class Incarnation:
                 service.loop("look", attempts.look, wake=attempts.look_wake)
                 service.loop("lanes", self._lanes.refresh)
                 service.loop("heartbeat", self._heartbeat)
-                service.loop("dispatch", intake.from_broker, backoff=_BRISK)
-                service.loop("database claims", intake.from_database, backoff=_BRISK)
+                claims = service.loop("database claims", intake.from_database, backoff=_BRISK)
+                service.loop("dispatch", intake.from_broker, backoff=_BRISK, on_error=lambda _: claims.set())
                 await _first(stop.wait, self._drain_requested.wait, keeper.lost.wait, self._hurry.wait)
                 intake.stop()
                 with anyio.move_on_after(_LAST_WORDS):

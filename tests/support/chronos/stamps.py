@@ -20,14 +20,15 @@ if flock -n 9; then
 else
   echo "shares $(date +%s.%N)" >>"$file"; flock 9; echo "alone $(date +%s.%N)" >>"$file"
 fi
-sleep {duration}
+[ "$DTS_ATTEMPT" = 1 ] && sleep {duration} || sleep {again}
 echo "end $(date +%s.%N)" >>"$file"
 """
 
 
-def stamping(directory: Path, duration: float) -> str:
-    """Return a command that stamps into `directory` and takes `duration` seconds."""
-    return _SCRIPT.format(directory=shlex.quote(str(directory)), duration=duration)
+def stamping(directory: Path, duration: float, again: float | None = None) -> str:
+    """Return a command that stamps into `directory` and takes `duration` seconds, `again` in later attempts."""
+    later = duration if again is None else again
+    return _SCRIPT.format(directory=shlex.quote(str(directory)), duration=duration, again=later)
 
 
 def read_stamps(directory: Path) -> list[Execution]:

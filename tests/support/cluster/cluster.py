@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import socket
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -122,10 +121,11 @@ class Cluster:
         assert answer.status_code == 201, answer.text
         return answer.json()
 
-    def submit_many(self, count: int, command: str | list[str] = "exec /bin/true", **fields: Any) -> list[str]:
-        """Create tasks at once and return the ids of their runs."""
-        tasks = [{"name": f"t{number}", "command": command, **fields} for number in range(count)]
-        answer = self.request("POST", "/api/tasks/batch", json=tasks)
+    def submit_many(self, tasks: int | Sequence[Mapping[str, Any]], **fields: Any) -> list[str]:
+        """Create tasks at once, each with fields of its own, and return the ids of their runs."""
+        each = [{}] * tasks if isinstance(tasks, int) else tasks
+        body = [{"name": f"t{number}", "command": "exec /bin/true", **fields, **own} for number, own in enumerate(each)]
+        answer = self.request("POST", "/api/tasks/batch", json=body)
         assert answer.status_code == 201, answer.text
         return [item["run_id"] for item in answer.json()["items"]]
 
@@ -146,8 +146,36 @@ class Cluster:
         """Count the runs by state."""
         return dict(self.sql("SELECT state, count(*) FROM runs GROUP BY state"))
 
+    def runs(self, ids: Sequence[str]) -> list[Any]:
+        """Return the rows of runs, in the order of `ids`."""
+        rows = {str(row["id"]): row for row in self.sql("SELECT * FROM runs WHERE id = ANY($1::text[]::uuid[])", ids)}
+        return [rows[run] for run in ids]
+
     def run(self, run_id: str) -> Any:
-        return self.sql("SELECT * FROM runs WHERE id = $1::text::uuid", run_id)[0]
+        return self.runs([run_id])[0]
+
+    def attempts(self, run_id: str) -> list[Any]:
+        return self.sql("SELECT * FROM attempts WHERE run_id = $1::text::uuid ORDER BY attempt", run_id)
+
+    def until_completed(self, ids: Sequence[str], seconds: float = 30.0) -> list[Any]:
+        """Wait until all of these runs have ended, and return their rows; fail unless all have completed."""
+        until_sync(
+            lambda: all(run["state"] in TERMINAL for run in self.runs(ids)), seconds, f"{len(ids)} runs have ended"
+        )
+        rows = self.runs(ids)
+        assert {(row["state"], row["reason"]) for row in rows} == {("completed", "exit:0")}
+        return rows
+
+    def mend(self) -> None:
+        """Bring everything back: processes, ways, clocks; and wait until all is quiet."""
+        for member in self.members:
+            for way in member.ways.values():
+                way.mend()
+            member.move_clock(0.0)
+            if not member.alive:
+                member.start()
+        self.until_ready()
+        self.until_quiet()
 
     def until_quiet(self, seconds: float = 30.0) -> None:
         """Wait until no run is live."""
@@ -161,15 +189,12 @@ class Cluster:
 
         until_sync(quiet, seconds, "every run ends")
 
-    def until_running(self, count: int, seconds: float = 15.0) -> None:
-        until_sync(lambda: self.states().get("running", 0) >= count, seconds, f"{count} runs execute")
-
-    def dispatched_within(self, seconds: float, **fields: Any) -> float:
-        """Submit one run and return how long it took until it was done."""
-        began = time.monotonic()
-        run = self.submit_many(1, **fields)[0]
-        until_sync(lambda: self.run(run)["state"] in TERMINAL, seconds, "a run ends")
-        return time.monotonic() - began
+    def host_of(self, run_id: str) -> Member:
+        """Return the worker that executes a run. Raises LookupError while none does."""
+        rows = self.sql(
+            "SELECT w.name FROM runs r JOIN workers w ON w.id = r.worker_id WHERE r.id = $1::text::uuid", run_id
+        )
+        return next(member for member in self.of("worker") if [member.name] == [row["name"] for row in rows])
 
     # --- how its processes reach the servers
 

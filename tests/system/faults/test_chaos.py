@@ -13,7 +13,7 @@ from tests.support.chronos.campaign import Campaign
 from tests.support.cluster import cluster
 from tests.support.servers import Servers
 
-SECONDS = float(os.environ.get("DTS_TEST_CHAOS_SECONDS", "20"))
+SECONDS = float(os.environ.get("DTS_TEST_CHAOS_SECONDS", "10"))
 SEED = int(os.environ.get("DTS_TEST_CHAOS_SEED") or secrets.randbelow(1_000_000))
 LEASE = 5.0
 

@@ -12,6 +12,7 @@ from scheduler.api.definitions import schedule_of
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer
 from scheduler.domain.backfill import Backfill, plan_backfill
+from scheduler.domain.calendars import blackout_of
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput
 from scheduler.domain.lane import lane_of
 from scheduler.domain.task import decode_spec
@@ -39,15 +40,16 @@ async def backfill_task(api: Context, request: Request) -> Reply:
         live = [run.id for run in await api.tasks.live_runs(executor, task.id)]
         if not wanted.dry_run:
             live = await still_live(executor, live)
+        calendars = await api.calendars.named([(task.namespace, name) for name in spec.calendars])
         plan = plan_backfill(
             schedule,
             spec,
             await decided_between(executor, task.id, start, end),
-            start=start,
-            end=end,
+            between=(start, end),
             cap=wanted.cap,
             overlap=wanted.overlap,
             active=len(live),
+            blackout=blackout_of(list(calendars.values())),
         )
         runs: list[BackfilledRun] = []
         if not wanted.dry_run:

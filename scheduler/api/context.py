@@ -20,6 +20,7 @@ from scheduler.domain.errors import NotFound
 from scheduler.domain.ids import IdSource
 from scheduler.health import Health
 from scheduler.metrics import Metrics
+from scheduler.store.calendars import Calendars
 from scheduler.store.changes import Changes
 from scheduler.store.database import Database, Pinned
 from scheduler.store.dead_letters import DeadLetters
@@ -46,6 +47,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     tasks: Tasks
     runs: Runs
     dead_letters: DeadLetters
+    calendars: Calendars
     queues: Queues
     explain: Explain
     offers: Offers
@@ -119,6 +121,7 @@ def _readers(database: Database) -> dict[str, Any]:
         "tasks": Tasks(database),
         "runs": Runs(database),
         "dead_letters": DeadLetters(database),
+        "calendars": Calendars(database),
         "queues": Queues(database),
         "explain": Explain(database),
     }

@@ -14,6 +14,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from scheduler.api.calendars import refuse_unknown_calendars
 from scheduler.api.context import Context, found
 from scheduler.api.definitions import first_fire, refuse_cycle_with, resolve, with_ids
 from scheduler.api.payloads import task_answer
@@ -123,6 +124,8 @@ async def _valid(api: Context, task: StoredTask, old: TaskSpec, spec: TaskSpec) 
     if (spec.schedule is not None) != task.recurring:
         kind = "recurring" if task.recurring else "one-off"
         raise InvalidInput([FieldError("/schedule", f"a {kind} task stays one: create another task instead")])
+    if spec.calendars != old.calendars:
+        await refuse_unknown_calendars(api, task.namespace, [spec], "")
     if not task.recurring:
         if spec.depends_on != old.depends_on:
             detail = "what a one-off task waits for is fixed when it is created"

@@ -10,6 +10,7 @@ from scheduler.domain.run import Attempt, Run
 from scheduler.domain.task import Limits, Retry, TaskSpec
 from scheduler.store.tasks import StoredTask
 from scheduler.wire.access import Key, Namespace
+from scheduler.wire.calendars import StoredCalendar
 from scheduler.wire.dead_letters import DeadLetter, Decided
 from scheduler.wire.fleet import Queue, Worker
 from scheduler.wire.tasks import Created, Fire, PlannedFire, Task
@@ -47,6 +48,13 @@ class NamespacePage(msgspec.Struct, kw_only=True):
     """The caller's namespaces; there is only one page."""
 
     items: list[Namespace]
+    next_cursor: str | None
+
+
+class CalendarPage(msgspec.Struct, kw_only=True):
+    """One page of calendars."""
+
+    items: list[StoredCalendar]
     next_cursor: str | None
 
 

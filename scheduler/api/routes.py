@@ -8,6 +8,7 @@ from uuid import UUID
 from scheduler.api import (
     backfills,
     bulk,
+    calendars,
     dead_letters,
     docs,
     edits,
@@ -27,11 +28,13 @@ from scheduler.api import (
 from scheduler.api.openapi import openapi
 from scheduler.api.routing import Query, Route
 from scheduler.domain.access import OPEN, Open, Permission
+from scheduler.domain.calendars import Calendar, NamedCalendar
 from scheduler.domain.run import Run, RunState
 from scheduler.domain.task import TaskSpec
 from scheduler.wire.access import IssuedKey, Key, Namespace, NewKey, NewNamespace
 from scheduler.wire.backfills import Backfilled, BackfillRange
 from scheduler.wire.bulk import BulkCancelled, BulkRetried, CancelRuns, LogLevel, RetryRuns
+from scheduler.wire.calendars import StoredCalendar
 from scheduler.wire.dead_letters import Replay, Selection
 from scheduler.wire.fleet import Draining, QueueState
 from scheduler.wire.health import DeepHealth, Liveness, Readiness
@@ -386,6 +389,71 @@ _RUNS: tuple[Route, ...] = (
     ),
 )
 
+_CALENDAR = {
+    "name": "holidays",
+    "timezone": "Europe/Berlin",
+    "dates": ["2026-12-25"],
+    "weekly": [{"days": ["sat", "sun"]}],
+}
+
+_CALENDARS: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/calendars",
+        permission="task:write",
+        handler=calendars.create_calendar,
+        summary="Create a calendar of times at which schedules do not fire",
+        tag="calendars",
+        request=NamedCalendar,
+        example=_CALENDAR,
+        responses={201: StoredCalendar},
+        errors=(408, 409, 413, 415, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/calendars",
+        permission="task:read",
+        handler=calendars.list_calendars,
+        summary="List calendars",
+        tag="calendars",
+        query=_PAGED,
+        responses={200: payloads.CalendarPage},
+        errors=(422,),
+    ),
+    Route(
+        method="GET",
+        path="/api/calendars/{name}",
+        permission="task:read",
+        handler=calendars.get_calendar,
+        summary="Read a calendar",
+        tag="calendars",
+        responses={200: StoredCalendar},
+        errors=(404,),
+    ),
+    Route(
+        method="PUT",
+        path="/api/calendars/{name}",
+        permission="task:write",
+        handler=calendars.put_calendar,
+        summary="Store what a calendar holds; it is created if there is none",
+        tag="calendars",
+        request=Calendar,
+        example={"dates": ["2026-12-25", "2026-12-26"]},
+        responses={200: StoredCalendar},
+        errors=(404, 408, 412, 413, 415, 422),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/calendars/{name}",
+        permission="task:write",
+        handler=calendars.delete_calendar,
+        summary="Delete a calendar that no recurring task keeps to",
+        tag="calendars",
+        responses={204: None},
+        errors=(404, 409),
+    ),
+)
+
 _DEAD_LETTERS: tuple[Route, ...] = (
     Route(
         method="GET",
@@ -644,4 +712,14 @@ _PROBES: tuple[Route, ...] = (
     _probe("/openapi.json", OPEN, openapi, "This document", {200: dict[str, Any]}),
 )
 
-ROUTES: tuple[Route, ...] = (*_TASKS, *_RUNS, *_DEAD_LETTERS, *_FLEET, *_EVENTS, *_ACCESS, *_OPERATIONS, *_PROBES)
+ROUTES: tuple[Route, ...] = (
+    *_TASKS,
+    *_RUNS,
+    *_CALENDARS,
+    *_DEAD_LETTERS,
+    *_FLEET,
+    *_EVENTS,
+    *_ACCESS,
+    *_OPERATIONS,
+    *_PROBES,
+)

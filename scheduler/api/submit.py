@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from scheduler.api.calendars import refuse_unknown_calendars
 from scheduler.api.context import Context, found
 from scheduler.api.definitions import Planned, Resolved, edges_of, first_fire, resolve, with_ids
 from scheduler.api.payloads import BatchAnswer, task_answer
@@ -40,6 +41,8 @@ async def create_task(api: Context, request: Request) -> Reply:
     now = api.clock.now()
     spec = normalise(decode(_one, data), now)
     resolved = None
+    if spec.calendars:
+        await refuse_unknown_calendars(api, request.namespace, [spec], "")
     if spec.depends_on:
         resolved = await resolve(api.tasks, request.namespace, [spec], at="")
     await api.tenancy.demand_room(request.namespace, int(spec.schedule is not None))
@@ -75,6 +78,8 @@ async def create_batch(api: Context, request: Request) -> Reply:
         raise InvalidInput([FieldError("", "a batch holds at least one task")])
     now = api.clock.now()
     resolved = None
+    if any(spec.calendars for spec in specs):
+        await refuse_unknown_calendars(api, request.namespace, specs, "/{index}")
     if any(spec.depends_on for spec in specs):
         specs = _normalise_all(specs, now)
         resolved = await resolve(api.tasks, request.namespace, specs, at="/{index}")

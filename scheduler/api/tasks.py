@@ -11,9 +11,11 @@ from scheduler.api.definitions import schedule_of
 from scheduler.api.payloads import Plan, task_answer
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer, etag, nothing
+from scheduler.domain.calendars import blackout_of
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, PreconditionFailed
 from scheduler.domain.fires import next_fire_at
 from scheduler.domain.task import Moment, decode_spec
+from scheduler.domain.zones import instant_of
 from scheduler.store.tasks import LockedTask, StoredTask, TaskFilter
 from scheduler.wire.runs import Cancelled
 from scheduler.wire.tasks import PlannedFire
@@ -131,11 +133,16 @@ async def plan_task(api: Context, request: Request) -> Reply:
         after = following
     minutes = [fire.replace(second=0, microsecond=0) for fire in fires]
     loads = await api.tasks.planned_near(request.namespace, minutes) if minutes else []
+    blackout = blackout_of(list((await api.calendars.named([(task.namespace, c) for c in spec.calendars])).values()))
     items = []
     for fire, load in zip(fires, loads, strict=True):
         assert schedule is not None
-        note = "; ".join(schedule.notes(fire)) or None
-        items.append(PlannedFire(at=fire, local=schedule.local(fire).isoformat(), note=note, load=load))
+        notes = [*schedule.notes(fire)]
+        if blackout is not None and blackout(instant_of(fire)):
+            notes.append("skipped: a calendar blacks it out")
+        items.append(
+            PlannedFire(at=fire, local=schedule.local(fire).isoformat(), note="; ".join(notes) or None, load=load)
+        )
     return answer(Plan(items=items))
 
 

@@ -10,6 +10,7 @@ import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
+from scheduler.client import calendars as on_calendars
 from scheduler.client import fleet
 from scheduler.client import keys as on_keys
 from scheduler.client import runs as on_runs
@@ -104,6 +105,11 @@ class Methods:
     load_checkpoint = Method(on_runs.load_checkpoint)
     fence_holds = Method(on_runs.fence_holds)
     runs = ListingMethod(on_runs.runs)
+
+    calendars = ListingMethod(on_calendars.calendars)
+    calendar = Method(on_calendars.calendar)
+    put_calendar = Method(on_calendars.put_calendar)
+    delete_calendar = Method(on_calendars.delete_calendar)
 
     workers = ListingMethod(fleet.workers)
     drain_worker = Method(fleet.drain_worker)

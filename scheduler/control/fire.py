@@ -19,6 +19,7 @@ from scheduler.broker import BrokerUnavailable
 from scheduler.control.leading import Leading
 from scheduler.control.pace import Pace
 from scheduler.control.plan import NewestFires, Planner, fires_of, upstream_ids
+from scheduler.domain.calendars import Calendar
 from scheduler.domain.fires import Firing
 from scheduler.domain.run import Queued
 from scheduler.failpoints import Point, reach
@@ -56,7 +57,7 @@ class Firer:
         return self._pace.until(await self._schedules.next_fire())
 
     async def _fire(self, due: Sequence[DueTask]) -> None:
-        decided = self._decide(due)
+        decided = self._decide(due, await self._calendars(due))
         planner = Planner(self._ids, await self._places(), *await self._upstreams(decided))
         plans = [planner.plan(task, firing) for task, firing in decided]
         await reach(Point.FIRE_DECIDED)
@@ -68,11 +69,17 @@ class Firer:
         if any(run.state == "pending" for plan in done for run in plan.runs):
             self._promote()
 
-    def _decide(self, due: Sequence[DueTask]) -> list[tuple[DueTask, Firing]]:
+    async def _calendars(self, due: Sequence[DueTask]) -> Mapping[tuple[str, str], Calendar]:
+        wanted = {(task.namespace, name) for task in due for name in task.spec.calendars}
+        return await self._schedules.calendars.find(sorted(wanted))
+
+    def _decide(
+        self, due: Sequence[DueTask], calendars: Mapping[tuple[str, str], Calendar]
+    ) -> list[tuple[DueTask, Firing]]:
         decided = []
         for task in due:
             try:
-                decided.append((task, fires_of(task)))
+                decided.append((task, fires_of(task, calendars)))
             except ValueError as error:  # no validated schedule ends here; one that does must not stop the others
                 self._unreadable.add(task.id)
                 _log.error("unreadable schedule", task=str(task.id), error=str(error))

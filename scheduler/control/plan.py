@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from scheduler.domain.calendars import Calendar, blackout_of
 from scheduler.domain.cron import parse_schedule
 from scheduler.domain.durations import parse_duration
 from scheduler.domain.fires import Fire, Firing, decide
@@ -134,11 +135,23 @@ class Planner:
         return self._newest.get((upstream.id, moment))
 
 
-def fires_of(task: DueTask) -> Firing:
-    """Decide about every fire of `task` that has come due. Raises ValueError for a schedule that is none."""
+def fires_of(task: DueTask, calendars: Mapping[tuple[str, str], Calendar]) -> Firing:
+    """Decide about every fire of `task` that has come due. Raises ValueError for a schedule that is none.
+
+    `calendars` are those that it keeps to, by (namespace, name); one that is not there blacks nothing out.
+    """
     schedule = schedule_of(task.name, task.spec, task.created_at)
     cursor = task.fire_cursor or task.created_at
-    return decide(task.id, task.spec, schedule, cursor=cursor, now=task.now, active=len(task.active))
+    kept_to = [calendars[key] for name in task.spec.calendars if (key := (task.namespace, name)) in calendars]
+    return decide(
+        task.id,
+        task.spec,
+        schedule,
+        cursor=cursor,
+        now=task.now,
+        active=len(task.active),
+        blackout=blackout_of(kept_to),
+    )
 
 
 def _line(task_id: UUID, older: Sequence[UUID], position: int) -> list[PlannedEdge]:

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import msgspec
 
+from scheduler.domain.calendars import Blackout
 from scheduler.domain.overlap import admit, admit_in_turn
 from scheduler.domain.schedule import Schedule
 from scheduler.domain.task import TaskSpec
@@ -61,16 +62,17 @@ def plan_backfill(
     spec: TaskSpec,
     decided: Sequence[Decided],
     *,
-    start: datetime,
-    end: datetime,
+    between: tuple[datetime, datetime],
     cap: int,
     overlap: BackfillOverlap | None,
     active: int,
+    blackout: Blackout | None = None,
 ) -> Backfill:
-    """Decide about the planned fires from `start` to `end`, both included, within `starts_at` and `ends_at`.
+    """Decide about the planned fires `between` two moments, both included, within `starts_at` and `ends_at`.
 
     `decided` are the records that touch the range, ascending. `active` is the number of the task's live runs.
     """
+    start, end = between
     first = start if spec.starts_at is None else max(start, spec.starts_at)
     last = end if spec.ends_at is None else min(end, spec.ends_at)
     planned = schedule.between(moment_of(math.ceil(first.timestamp()) - 1), last, cap + 1)
@@ -79,6 +81,9 @@ def plan_backfill(
     for moment in planned[:cap]:
         if moment in own:
             fires.append(BackfillFire(scheduled_for=moment, result="exists", run_id=own[moment]))
+            continue
+        if blackout is not None and blackout(instant_of(moment)):
+            fires.append(BackfillFire(scheduled_for=moment, result="skipped", reason="calendar"))
             continue
         verdict = admit_in_turn(spec.overlap, active) if overlap is None else admit(overlap, active)
         if verdict.refused is not None:

@@ -11,6 +11,7 @@ Planned are the fires of the schedule in (cursor, now] that lie within [starts_a
 2. On-time fires follow `overlap`, each counting the runs that this decision has made before it. Under `cancel_other`
    and `terminate_other` the newest wins, and absorbs the others due with it.
 3. Coalesced fires whose absorbing run `overlap` refuses share its disposition.
+4. Late and on-time fires that a calendar blacks out are `skipped:calendar`, before any of this: no run is theirs.
 
 Missed fires are always the oldest and so are one stretch (`scheduled_for`, `until`, `count`), counted without walking
 through it. Coalesced fires are recorded one by one up to `CATCHUP_CAP`, older ones as one stretch. So a decision makes
@@ -28,6 +29,7 @@ from uuid import UUID
 
 import msgspec
 
+from scheduler.domain.calendars import Blackout
 from scheduler.domain.durations import parse_duration
 from scheduler.domain.overlap import CancelKind, admit, admit_in_turn
 from scheduler.domain.schedule import Schedule
@@ -93,12 +95,20 @@ def next_fire_at(schedule: Schedule, spec: TaskSpec, after: datetime) -> datetim
 
 
 def decide(
-    task_id: UUID, spec: TaskSpec, schedule: Schedule, *, cursor: datetime, now: datetime, active: int
+    task_id: UUID,
+    spec: TaskSpec,
+    schedule: Schedule,
+    *,
+    cursor: datetime,
+    now: datetime,
+    active: int,
+    blackout: Blackout | None = None,
 ) -> Firing:
     """Decide about every planned fire in (cursor, now].
 
     `spec` is normalised. `cursor` is the newest planned fire decided before, or the task's creation if none was.
-    `active` is the number of its runs that are not terminal. Equal arguments give equal answers.
+    `active` is the number of its runs that are not terminal; `blackout` tells at which instants nothing fires. Equal
+    arguments give equal answers.
     """
     after = _begin(spec, cursor)
     until = instant_of(now if spec.ends_at is None else min(now, spec.ends_at))
@@ -111,7 +121,7 @@ def decide(
         following = schedule.next_second(newest)
     due = _sort(schedule, spec, after, first, newest, now.timestamp())
     line = _Line(task_id, spec, now, active)
-    line.settle(due)
+    line.settle(due if blackout is None else line.black_out(due, blackout))
     return Firing(
         fires=line.fires, cursor=moment_of(newest), next_fire_at=_planned(spec, following), cancel=line.cancel
     )
@@ -138,8 +148,19 @@ class _Line:
         self._active = active
         self._jitter = _seconds(spec.jitter)
 
+    def black_out(self, due: _Due, blackout: Blackout) -> _Due:
+        """Record the fires that are blacked out, and return the others."""
+        out = [instant for instant in (*due.late, *due.on_time) if blackout(instant)]
+        self.fires += [Fire(scheduled_for=moment_of(instant), disposition="skipped:calendar") for instant in out]
+        late, on_time = ([i for i in instants if i not in out] for instants in (due.late, due.on_time))
+        return due._replace(late=late, on_time=on_time)
+
     def settle(self, due: _Due) -> None:
         """Record a disposition for every fire that is due."""
+        self._settle(due)
+        self.fires.sort(key=lambda fire: fire.scheduled_for)
+
+    def _settle(self, due: _Due) -> None:
         if due.missed:
             self.fires.append(_stretch(due.missed, "missed"))
         if due.late and self._spec.catchup == "all":
@@ -149,10 +170,10 @@ class _Line:
         absorbed, candidates = (due.late, due.on_time) if due.on_time else (due.late[:-1], due.late[-1:])
         if self._spec.overlap in ("cancel_other", "terminate_other"):
             absorbed, candidates = [*absorbed, *candidates[:-1]], candidates[-1:]
-        at = len(self.fires)
+        decided = len(self.fires)
         for instant in candidates:
             self._run(instant, in_turn=False)
-        self.fires[at:at] = self._absorb(due.merged, absorbed, self.fires[at:])
+        self.fires += self._absorb(due.merged, absorbed, self.fires[decided:])
 
     def _run(self, instant: int, *, in_turn: bool) -> None:
         """Record a fire that makes a run, unless the overlap policy refuses it."""
@@ -176,7 +197,7 @@ class _Line:
         if not merged and not absorbed:
             return []
         run = next((fire.scheduled_for for fire in decided if fire.run_at is not None), None)
-        disposition = decided[0].disposition if run is None else "coalesced"
+        disposition = "coalesced" if run is not None else decided[0].disposition if decided else "missed"
         fires = [_stretch(merged, disposition, run)] if merged else []
         fires += [Fire(scheduled_for=moment_of(i), disposition=disposition, absorbed_by=run) for i in absorbed]
         return fires

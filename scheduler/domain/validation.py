@@ -22,13 +22,7 @@ from scheduler.domain.validation_execution import check_execution
 from scheduler.domain.validation_gates import check_gates
 from scheduler.domain.validation_planning import check_planning
 
-
-def _given(field: str) -> Callable[[TaskSpec], Sequence[str]]:
-    return lambda spec: [field] if getattr(spec, field) else []
-
-
 _NOT_YET: tuple[tuple[str, Callable[[TaskSpec], Sequence[str]]], ...] = (
-    ("blackout calendars", _given("calendars")),
     ("shares of a processor", lambda spec: [] if spec.limits.cpu is None else ["limits/cpu"]),
     ("executors other than 'process'", lambda spec: [] if spec.executor == PLAIN_EXECUTOR else ["executor"]),
     (
@@ -99,7 +93,9 @@ def _labels(spec: TaskSpec, found: Complaints) -> None:
     for field in ("executor", "timezone"):
         found.text(field, getattr(spec, field), text.storable)
     if spec.tags:
-        _tags(spec.tags, found)
+        _unique("tags", spec.tags, found)
+    if spec.calendars:
+        _unique("calendars", spec.calendars, found)
     for field in ("labels", "requires"):
         for key, value in getattr(spec, field).items():
             place = f"{field}/{step(key)}"
@@ -107,10 +103,10 @@ def _labels(spec: TaskSpec, found: Complaints) -> None:
             found.text(place, value, text.control)
 
 
-def _tags(tags: Sequence[str], found: Complaints) -> None:
+def _unique(field: str, names: Sequence[str], found: Complaints) -> None:
     seen: set[str] = set()
-    for i, tag in enumerate(tags):
-        found.text(f"tags/{i}", tag, text.label)
-        if tag in seen:
-            found.add(f"tags/{i}", f"{quoted(tag)} stands here twice")
-        seen.add(tag)
+    for i, name in enumerate(names):
+        found.text(f"{field}/{i}", name, text.label)
+        if name in seen:
+            found.add(f"{field}/{i}", f"{quoted(name)} stands here twice")
+        seen.add(name)

@@ -16,6 +16,7 @@ import msgspec
 from scheduler.domain.run import TERMINAL, RunState
 from scheduler.domain.task import Condition, TaskSpec, decode_spec
 from scheduler.domain.term import TermLost
+from scheduler.store.calendars import Calendars
 from scheduler.store.database import Database, Executor
 from scheduler.store.edges import EdgeState
 from scheduler.store.execution import NIL_UUID, Settled, settle_onward
@@ -127,6 +128,7 @@ class Schedules:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.calendars = Calendars(database)
 
     async def due(self, limit: int, *, except_for: Sequence[UUID] = ()) -> list[DueTask]:
         """Return tasks that are due, the longest due first; those in `except_for` are passed over."""

@@ -21,10 +21,10 @@ def at(hours: float) -> datetime:
 
 def plan(start: float, end: float, decided: list[Decided] | None = None, **fields: Any) -> Backfill:
     options = {"cap": 100, "overlap": None, "active": 0} | {
-        key: fields.pop(key) for key in ("cap", "overlap", "active") if key in fields
+        key: fields.pop(key) for key in ("cap", "overlap", "active", "blackout") if key in fields
     }
     spec = TaskSpec(name="t", command="true", schedule="0 * * * *", **fields)
-    return plan_backfill(HOURLY, spec, decided or [], start=at(start), end=at(end), **options)
+    return plan_backfill(HOURLY, spec, decided or [], between=(at(start), at(end)), **options)
 
 
 def results(planned: Backfill) -> list[tuple[datetime, str]]:
@@ -35,7 +35,7 @@ def test_both_ends_of_the_range_count_and_moments_between_seconds_do_not_round_o
     assert results(plan(0, 2)) == [(at(n), "run") for n in range(3)]
     spec = TaskSpec(name="t", command="true", schedule="0 * * * *")
     late = at(0) + timedelta(microseconds=1)
-    planned = plan_backfill(HOURLY, spec, [], start=late, end=at(1), cap=9, overlap=None, active=0)
+    planned = plan_backfill(HOURLY, spec, [], between=(late, at(1)), cap=9, overlap=None, active=0)
     assert results(planned) == [(at(1), "run")]
 
 
@@ -101,3 +101,8 @@ def test_the_ends_of_a_stretch_stand_although_the_schedule_has_changed_since() -
         (stretch.scheduled_for, stretch.scheduled_for),
         (stretch.until, stretch.until),
     ]
+
+
+def test_a_fire_that_a_calendar_blacks_out_gets_no_run() -> None:
+    planned = plan(0, 2, blackout=lambda instant: instant == int(at(1).timestamp()))
+    assert [(f.result, f.reason) for f in planned.fires] == [("run", None), ("skipped", "calendar"), ("run", None)]

@@ -136,7 +136,7 @@ def test_durations_become_seconds_sizes_bytes_moments_utc_and_signals_short() ->
         ({"concurrency": {"key": " k"}}, "/concurrency/key", "blank"),
         ({"rate_limit": {"key": "k", "n": 1, "per": 0}}, "/rate_limit/per", "zero"),
         ({"rate_limit": {"key": "k", "n": 1, "per": "8d"}}, "/rate_limit/per", "7 days"),
-        ({"calendars": ["c"]}, "/calendars", "not supported"),
+        ({"calendars": ["c", "c"]}, "/calendars/1", "twice"),
         ({"executor": "container"}, "/executor", "not supported"),
         ({"limits": {"cpu": 0.5}}, "/limits/cpu", "not supported"),
     ],

@@ -381,3 +381,21 @@ async def test_a_task_that_gives_way_does_not_stop_at_a_fire_that_was_decided_be
     await leader.fire()
     assert len(await runs_of(database, task_id)) == 1
     assert (await task_row(database, task_id))["next_fire_at"] == at + HOUR
+
+
+async def test_a_fire_that_a_calendar_blacks_out_makes_no_run(database: Database, leader: Leader) -> None:
+    async with database.session() as connection:
+        await connection.execute(
+            "INSERT INTO calendars (namespace, name, spec, created_at, created_by, updated_at, updated_by)"
+            ' VALUES (\'default\', \'always\', \'{"weekly": [{"days": ["mon","tue","wed","thu","fri","sat","sun"]}]}\','
+            " now(), 't', now(), 't')"
+        )
+    kept, free = (
+        recurring("kept", next_fire_at=minute(), calendars=["always", "gone"]),
+        recurring("free", next_fire_at=minute(), calendars=["gone"]),
+    )
+    await add(database, kept, free)
+    await leader.fire()
+    assert [disposition for _, disposition, _ in await fires_of(database, kept.task_id)] == ["skipped:calendar"]
+    assert await runs_of(database, kept.task_id) == []
+    assert len(await runs_of(database, free.task_id)) == 1

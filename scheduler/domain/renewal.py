@@ -43,10 +43,11 @@ class MissingRuns:
     def __init__(self) -> None:
         self._first_missed: dict[int, int] = {}  # fence → claims begun when it was first missed
 
-    def given_up(self, lacking: Iterable[int], held: Container[int], *, begun: int, calls: ClaimCalls) -> list[int]:
-        """Take the fences that one answer calls lacking; return those that never arrived and never will.
+    def given_up(self, lacking: Iterable[int], held: Container[int], calls: ClaimCalls) -> list[int]:
+        """Take the fences that one answer calls lacking, now that it has come; return those that never will arrive.
 
-        `held`: the fences held by now; `begun`: how many claims had begun when the renewal was sent.
+        `held`: the fences held by now. What the answer saw may have been claimed after the renewal was sent, so every
+        claim counts that has begun by now.
         """
         known, self._first_missed = self._first_missed, {}
         never = []
@@ -57,5 +58,5 @@ class MissingRuns:
             if first_missed is not None and calls.ended_before(first_missed):
                 never.append(fence)
             else:
-                self._first_missed[fence] = begun if first_missed is None else first_missed
+                self._first_missed[fence] = calls.begun if first_missed is None else first_missed
         return never

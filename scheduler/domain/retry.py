@@ -75,13 +75,22 @@ def reason_of(end: AttemptEnd) -> str:
 
 
 def end_of(
-    stop: Stop | None, *, exit_code: int | None, signal: str | None, on_lost: OnLost, out_of_memory: bool = False
+    stop: Stop | None,
+    *,
+    exit_code: int | None,
+    signal: str | None,
+    on_lost: OnLost,
+    out_of_memory: bool = False,
+    asked_by_guard: bool = False,
 ) -> AttemptEnd:
     """Say how an attempt that had begun has ended: by itself, or because it was made to.
 
     One that must not begin again (`on_lost` other than `retry`) is lost when it is taken from its worker or drained.
     `out_of_memory`: something of it was killed for its use of memory. A command that succeeds has coped with that.
+    `asked_by_guard`: the guard asked it to end, since its worker did not renew the lease. That is not its own failure.
     """
+    if stop is None and asked_by_guard and exit_code != 0:
+        stop = "lease"
     if stop is None and out_of_memory and exit_code != 0:
         return AttemptEnd(kind="oom", exit_code=exit_code, signal=signal)
     if stop is None:

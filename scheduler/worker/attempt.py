@@ -20,7 +20,7 @@ class Attempt:
     """An attempt from its claim until its outcome is committed. Times are monotonic seconds."""
 
     __slots__ = (
-        "abandoned", "capture", "claim", "deadline", "execution", "files", "identity", "lock", "spec",
+        "abandoned", "asked_before", "capture", "claim", "deadline", "execution", "files", "identity", "lock", "spec",
         "started", "stop", "trimmed",
     )  # fmt: skip
 
@@ -35,6 +35,7 @@ class Attempt:
         self.deadline = math.inf
         self.stop: Stop | None = None
         self.abandoned = False  # its fence is no longer ours: nothing is reported
+        self.asked_before = 0.0  # for which deadline the guard had asked tasks to end, before it began
         self.lock: anyio.Lock | None = None  # of what is written while it runs, from the first such write on
         self.trimmed = 0
 
@@ -57,13 +58,20 @@ class Attempt:
             return self.deadline
         return min(self.deadline, self.execution.printed_at + stall)
 
-    def end(self) -> AttemptEnd:
-        """Say how its command ended, once it has."""
+    def end(self, *, asked: float) -> AttemptEnd:
+        """Say how its command ended, once it has; `asked` is for which deadline the guard has asked tasks to end."""
         assert self.execution is not None
         code, number = self.execution.exit_code, self.execution.exit_signal
         name = None if number is None else name_of(number)
         greedy = self.execution.out_of_memory
-        return end_of(self.stop, exit_code=code, signal=name, on_lost=self.spec.on_lost, out_of_memory=greedy)
+        return end_of(
+            self.stop,
+            exit_code=code,
+            signal=name,
+            on_lost=self.spec.on_lost,
+            out_of_memory=greedy,
+            asked_by_guard=asked != self.asked_before,
+        )
 
 
 def stall_limit(spec: TaskSpec) -> float | None:

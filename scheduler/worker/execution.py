@@ -34,6 +34,7 @@ from scheduler.worker.capture import Capture
 from scheduler.worker.executors import Executor
 from scheduler.worker.keeping import Keeper
 from scheduler.worker.launch import Launcher, output_limit
+from scheduler.worker.page import LeasePage
 from scheduler.worker.processes import LeaseLost
 from scheduler.worker.scratch import Scratch
 from scheduler.worker.slots import Slots
@@ -68,6 +69,7 @@ class Attempts:
         broker: Broker,
         slots: Slots,
         clock: Clock,
+        page: LeasePage,
         look_at_processes: Callable[[], None],
     ) -> None:
         self._group = group
@@ -80,6 +82,7 @@ class Attempts:
         self._broker = broker
         self._slots = slots
         self._clock = clock
+        self._page = page
         self._look_at_processes = look_at_processes
         self._random = Random()  # noqa: S311  # jitter
         self._attempts: dict[int, Attempt] = {}
@@ -217,7 +220,7 @@ class Attempts:
             return AttemptEnd(kind="cancelled") if attempt.stop == "cancelled" else _NOT_BEGUN
         await attempt.execution.gone
         await reach(Point.COMMAND_ENDED)
-        return attempt.end()
+        return attempt.end(asked=self._page.asked)
 
     async def _start(self, attempt: Attempt) -> None:
         claim, spec = attempt.claim, attempt.spec
@@ -232,6 +235,7 @@ class Attempts:
         if attempt.stop is not None:
             return
         launch = self._launcher.launch(claim, spec, identity, files)
+        attempt.asked_before = self._page.asked
         attempt.execution = await executor.start(launch, spec, claim.fence, capture)
         if attempt.stop == "lease":  # it came while the command was starting
             attempt.execution.kill()

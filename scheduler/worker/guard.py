@@ -56,7 +56,6 @@ class Guard:
         self._stopping = False
         self._pid = 0
         self._pidfd = -1
-        self._asked = 0.0  # the deadline for which tasks were already asked to end
         self._page, self._memory_fd = LeasePage.shared()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -97,7 +96,7 @@ class Guard:
         self._page.incarnation = None
         self._page.hold_until(0.0, ask_at=0.0)
         self._page.tree_empty = True
-        self._asked = 0.0
+        self._page.asked = 0.0
         self._timer.set(0)
         memory_fd, wake_fd = os.dup(self._memory_fd), os.dup(self._wake_write)
         environment = dict(os.environ)
@@ -151,12 +150,12 @@ class Guard:
             time.clock_gettime(time.CLOCK_BOOTTIME),
             deadline=deadline,
             ask_at=self._page.ask_at,
-            asked=self._asked,
+            asked=self._page.asked,
             tree_empty=self._page.tree_empty,
         )
         self._timer.set(look_at)
         if what == "ask":
-            self._asked = deadline
+            self._page.asked = deadline  # before they hear of it: the worker is to know why they ended
             for stat in self._tasks():
                 tree.send(stat, signal.SIGTERM)
         elif what == "kill":

@@ -127,6 +127,7 @@ class Incarnation:
             broker=self._broker,
             slots=self._slots,
             clock=self._clock,
+            page=self._machine.page,
             look_at_processes=self._machine.look_after,
         )
         runners: Runners[Claim] = Runners(group, attempts.run, "attempt")

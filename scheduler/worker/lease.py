@@ -59,7 +59,6 @@ class LeaseKeeper:
         """Renew once; return the seconds until the next time."""
         terms = self._lease.terms
         sent = self._clock.boottime()
-        begun = self._claims.begun
         try:
             with anyio.fail_after(terms.renew_every):
                 await reach(Point.LEASE_RENEWING)
@@ -78,7 +77,7 @@ class LeaseKeeper:
         if first:
             self._page.wake_guard()
         self.expiry_wake.set()
-        await self._obey(answer, begun)
+        await self._obey(answer)
         return max(0.0, sent + terms.renew_every - self._clock.boottime())
 
     async def expire(self) -> float | None:
@@ -100,7 +99,7 @@ class LeaseKeeper:
         self._attempts.kill_all("lease")
         self.lost.set()
 
-    async def _obey(self, answer: Renewed, begun: int) -> None:
+    async def _obey(self, answer: Renewed) -> None:
         for fence in answer.cancel:
             self._attempts.stop(fence, "cancelled")
         for fence in answer.lost:
@@ -109,7 +108,7 @@ class LeaseKeeper:
             self._drain()
         lacking = {run.fence: run for run in answer.lacking}
         held = set(self._attempts.fences)
-        for fence in self._missing.given_up(lacking, held, begun=begun, calls=self._claims):
+        for fence in self._missing.given_up(lacking, held, self._claims):
             await self._requeue(lacking[fence])
 
     async def _requeue(self, run: Lacking) -> None:

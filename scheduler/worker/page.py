@@ -1,7 +1,8 @@
 """One page of memory that guard and worker share, and a pipe by which the worker wakes the guard.
 
 The worker writes, the guard reads: until when the lease holds (seconds of CLOCK_BOOTTIME, 0 before there is one),
-whether no process of any task exists, and which incarnation this is. Every field is aligned and written at once.
+whether no process of any task exists, and which incarnation this is. The guard writes for which deadline it has asked
+tasks to end. Every field is aligned and written at once.
 Imports the standard library only.
 """
 
@@ -17,7 +18,7 @@ VARIABLE = "DTS_GUARD"
 _SIZE = mmap.PAGESIZE
 _DEADLINE = struct.Struct("=d")
 _EMPTY = struct.Struct("=Q")
-_DEADLINE_AT, _ASK_AT, _EMPTY_AT, _INCARNATION_AT = 0, 8, 16, 24
+_DEADLINE_AT, _ASK_AT, _EMPTY_AT, _INCARNATION_AT, _ASKED_AT = 0, 8, 16, 24, 40
 
 
 class LeasePage:
@@ -69,6 +70,16 @@ class LeasePage:
         """Move the deadline; 0 for no lease."""
         _DEADLINE.pack_into(self._memory, _ASK_AT, ask_at)
         _DEADLINE.pack_into(self._memory, _DEADLINE_AT, deadline)
+
+    @property
+    def asked(self) -> float:
+        """The deadline for which the guard has asked tasks to end, since the worker did not; 0 before it had to."""
+        deadline: float = _DEADLINE.unpack_from(self._memory, _ASKED_AT)[0]
+        return deadline
+
+    @asked.setter
+    def asked(self, deadline: float) -> None:
+        _DEADLINE.pack_into(self._memory, _ASKED_AT, deadline)
 
     @property
     def tree_empty(self) -> bool:

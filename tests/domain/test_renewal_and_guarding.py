@@ -32,15 +32,24 @@ def test_without_a_lease_the_guard_demands_nothing() -> None:
 def test_a_run_whose_claim_may_still_be_answered_is_not_given_up() -> None:
     calls, missing = ClaimCalls(), MissingRuns()
     first = calls.begin()
-    assert missing.given_up([7], set(), begun=calls.begun, calls=calls) == []
+    assert missing.given_up([7], set(), calls) == []
     calls.begin()
-    assert missing.given_up([7], set(), begun=calls.begun, calls=calls) == []
+    assert missing.given_up([7], set(), calls) == []
     calls.end(first)
-    assert missing.given_up([7], set(), begun=calls.begun, calls=calls) == [7]
+    assert missing.given_up([7], set(), calls) == [7]
+
+
+def test_a_claim_that_began_after_the_renewal_was_sent_but_was_committed_before_it_is_waited_for() -> None:
+    calls, missing = ClaimCalls(), MissingRuns()
+    late = calls.begin()  # the renewal is under way already
+    assert missing.given_up([7], set(), calls) == []
+    assert missing.given_up([7], set(), calls) == []
+    calls.end(late)
+    assert missing.given_up([7], {7}, calls) == []
 
 
 def test_a_run_is_never_given_up_at_first_sight_or_once_it_is_held() -> None:
     calls, missing = ClaimCalls(), MissingRuns()
-    assert missing.given_up([7], set(), begun=0, calls=calls) == []
-    assert missing.given_up([7], {7}, begun=0, calls=calls) == []
-    assert missing.given_up([7], set(), begun=0, calls=calls) == []
+    assert missing.given_up([7], set(), calls) == []
+    assert missing.given_up([7], {7}, calls) == []
+    assert missing.given_up([7], set(), calls) == []

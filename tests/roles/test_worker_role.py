@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from scheduler.domain.clock import SystemClock
 from scheduler.domain.run_tokens import read
 from scheduler.domain.task import Checkpoint, Limits, Retry
 from scheduler.store.database import Database
+from scheduler.worker.page import LeasePage
 from tests.broker.support import connected
 from tests.roles.worker_role_support import Works, worker
 from tests.roles.worker_support import alive
@@ -273,3 +276,29 @@ async def test_many_runs_at_once_all_end_once(works: Works) -> None:
         assert (await works.ended_row(run_id))["attempt"] == 1
     (row,) = await works.query("SELECT count(*) AS n FROM attempts WHERE outcome = 'completed'")
     assert row["n"] == 60
+
+
+@pytest.mark.parametrize(
+    ("command", "state", "reason"),
+    [("exec sleep 60", "pending", "lost"), ("trap 'exit 0' TERM; sleep 60 & wait", "completed", "exit:0")],
+)
+async def test_a_command_that_the_guard_has_asked_to_end_has_not_failed(
+    database: Database,
+    redis_url: str,
+    shared: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    state: str,
+    reason: str,
+) -> None:
+    """The worker was stopped for a while, goes on before its deadline, and finds its command ended by the guard."""
+    page = LeasePage.private()
+    monkeypatch.setattr(LeasePage, "private", lambda: page)
+    async with connected(redis_url) as broker, worker(database, broker) as works:
+        note = shared / "note"
+        run_id = await works.submit(f"echo $$ > {note}; {command}")
+        pid = int(await first_line(note))
+        page.asked = 1.0
+        os.killpg(pid, signal.SIGTERM)
+        row = await works.row_when(run_id, state)
+        assert (row["reason"], row["failures"], row["losses"]) == (reason, 0, 0)

@@ -89,3 +89,15 @@ async def test_a_checkpoint_takes_the_fence_that_holds_the_run(database: Databas
     assert await checkpoints.save(claim.run_id, claim.fence, b"2")
     assert not await checkpoints.save(claim.run_id, claim.fence - 1, b"stale")
     assert await checkpoints.load(claim.run_id) == b"2"
+
+
+async def test_a_registration_whose_answer_was_lost_may_be_repeated_and_revives_nobody(database: Database) -> None:
+    registration = Registration(database)
+    new = worker()
+    for _ in range(2):
+        await registration.register(new)
+        assert await registration.renew(new.id, 0, []) is not None
+    await Reaping(database, IDS).reap(new.id, renewal=None, epoch=None)
+    await registration.register(new)
+    assert await registration.renew(new.id, 0, []) is None
+    assert await Reaping(database, IDS).renewals() == {}

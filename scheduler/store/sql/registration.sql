@@ -1,12 +1,14 @@
 -- name: register_worker
--- (nothing) → live: a new incarnation of a worker, with its lease
+-- (nothing) → live: a new incarnation of a worker, with its lease; nothing if it is there already, the answer was lost
 WITH clock AS MATERIALIZED (
   SELECT dts_now() AS at
 ), worker AS (
   INSERT INTO workers (id, name, host, pid, queues, executors, labels, containment, slots, version, state, registered_at)
   SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'live', clock.at FROM clock
+  ON CONFLICT (id) DO NOTHING
+  RETURNING id
 )
-INSERT INTO worker_leases (worker_id, renewed_at) SELECT $1, clock.at FROM clock
+INSERT INTO worker_leases (worker_id, renewed_at) SELECT worker.id, clock.at FROM worker, clock
 
 -- name: renew_lease
 -- renews the lease of a live or draining worker, and reads how what it holds (fences `$3`) differs from what is its own

@@ -14,7 +14,7 @@ from scheduler.api.responses import Reply, answer
 from scheduler.domain.backfill import Backfill, plan_backfill
 from scheduler.domain.calendars import blackout_of
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput
-from scheduler.domain.lane import lane_of
+from scheduler.domain.lane import lane_for
 from scheduler.domain.task import decode_spec
 from scheduler.store.backfill import BackfilledRun, BackfillWriting, decided_between, still_live, write_backfill
 from scheduler.wire.backfills import Backfilled, BackfillItem, BackfillRange
@@ -64,7 +64,7 @@ async def backfill_task(api: Context, request: Request) -> Reply:
                     namespace=task.namespace,
                     actor=request.actor,
                     spec=spec,
-                    lane=lane_of(task.namespace, spec.queue, spec.executor, spec.requires),
+                    lane=lane_for(task.namespace, spec),
                     traceparent=request.traceparent,
                     runs=runs,
                     remains=plan.remains,

@@ -24,7 +24,7 @@ from scheduler.api.tasks import demand_version
 from scheduler.domain.access import defines_command
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput
 from scheduler.domain.gates import gate_name
-from scheduler.domain.lane import lane_of
+from scheduler.domain.lane import lane_for
 from scheduler.domain.task import TaskSpec, decode_spec, encode_spec
 from scheduler.domain.validation import normalise
 from scheduler.store.tasks import Edit, StoredTask
@@ -99,7 +99,7 @@ async def change_definition(
         actor=request.actor,
         spec=spec,
         spec_json=spec_json,
-        lane=lane_of(task.namespace, spec.queue, spec.executor, spec.requires),
+        lane=lane_for(task.namespace, spec),
         gate=gate_name(task.namespace, spec),
         run_at=_new_time(old, spec, now),
         fire_cursor=now if _replanned(old, spec) else None,

@@ -17,7 +17,7 @@ from scheduler.api.problems import Refusal
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, etag, location
 from scheduler.domain.errors import FieldError, InvalidInput
-from scheduler.domain.lane import lane_of
+from scheduler.domain.lane import lane_for
 from scheduler.domain.task import TaskSpec, encode_spec
 from scheduler.domain.validation import effective_run_at, normalise
 from scheduler.store.edges import Edge
@@ -48,7 +48,7 @@ async def create_task(api: Context, request: Request) -> Reply:
     await api.tenancy.demand_room(request.namespace, int(spec.schedule is not None))
     api.admission.admit(request.namespace, 1)
     planned = _plan(api, [spec], now)
-    lane = lane_of(request.namespace, spec.queue, spec.executor, spec.requires)
+    lane = lane_for(request.namespace, spec)
     straight = _unblocked(spec, now) and await api.offers.is_open(lane)
     new = _new_task(request, spec, 0, planned, resolved, now, straight=straight)
     if spec.idempotency_key is None:
@@ -85,7 +85,7 @@ async def create_batch(api: Context, request: Request) -> Reply:
         resolved = await resolve(api.tasks, request.namespace, specs, at="/{index}")
     await api.tenancy.demand_room(request.namespace, sum(s.schedule is not None for s in specs))
     api.admission.admit(request.namespace, len(specs))
-    lanes = {lane_of(request.namespace, s.queue, s.executor, s.requires) for s in specs}
+    lanes = {lane_for(request.namespace, s) for s in specs}
     open_lanes = {lane for lane in lanes if await api.offers.is_open(lane)}
     created = await api.intake.create_batch(_chunks(api, request, specs, resolved, open_lanes, now))
     _announce(api, created)
@@ -138,7 +138,7 @@ def _chunks(
             planned, offset = _plan(api, chunk, now), start
         prepared = []
         for index, spec in enumerate(chunk, start):
-            lane = lane_of(request.namespace, spec.queue, spec.executor, spec.requires)
+            lane = lane_for(request.namespace, spec)
             straight = lane in open_lanes and _unblocked(spec, now)
             prepared.append(_new_task(request, spec, index - offset, planned, resolved, now, straight=straight))
         yield prepared

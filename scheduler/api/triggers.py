@@ -7,7 +7,7 @@ from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer, location
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.domain.gates import gate_name
-from scheduler.domain.lane import lane_of
+from scheduler.domain.lane import lane_for
 from scheduler.domain.overlap import admit
 from scheduler.domain.task import decode_spec
 from scheduler.store.backfill import still_live
@@ -24,7 +24,7 @@ async def trigger_task(api: Context, request: Request) -> Reply:
     async with api.database.transaction() as executor:
         task = found(await api.tasks.lock(executor, request.namespace, task_id), "task", task_id)
         spec = decode_spec(task.spec)
-        lane = lane_of(task.namespace, spec.queue, spec.executor, spec.requires)
+        lane = lane_for(task.namespace, spec)
         active = [run.id for run in await api.tasks.live_runs(executor, task.id)]
         verdict = admit(spec.overlap, len(active))
         if verdict.cancel is not None:

@@ -69,7 +69,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     name: str = ""
     queues: Annotated[tuple[str, ...], Meta(min_length=1)] = ("default",)
     concurrency: Annotated[int, Meta(ge=0, le=100_000)] = 0
-    labels: dict[str, str] = {}
+    labels: dict[Annotated[str, Meta(pattern=r"^(?!dts\.)")], str] = {}  # a worker's own begin with `dts.`
     lease: Annotated[float, Meta(ge=5, le=3600, extra={"unit": "seconds"})] = 15.0
     drain_timeout: Seconds = 30.0
     task_user: str = "nobody"

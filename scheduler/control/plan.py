@@ -17,7 +17,7 @@ from scheduler.domain.durations import parse_duration
 from scheduler.domain.fires import Fire, Firing, decide
 from scheduler.domain.gates import gate_name
 from scheduler.domain.ids import IdSource
-from scheduler.domain.lane import lane_of
+from scheduler.domain.lane import lane_for
 from scheduler.domain.run import RunState
 from scheduler.domain.schedule import Schedule
 from scheduler.domain.task import TaskSpec
@@ -84,7 +84,7 @@ class Planner:
         edges = self._dependencies(spec, fire.scheduled_for)
         if fire.waits:
             edges += _line(task.id, older, len(edges))
-        lane = lane_of(task.namespace, spec.queue, spec.executor, spec.requires)
+        lane = lane_for(task.namespace, spec)
         gate = gate_name(task.namespace, spec)
         state: RunState = "pending"
         if any(edge.state == "impossible" for edge in edges):

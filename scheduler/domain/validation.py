@@ -23,7 +23,6 @@ from scheduler.domain.validation_gates import check_gates
 from scheduler.domain.validation_planning import check_planning
 
 _NOT_YET: tuple[tuple[str, Callable[[TaskSpec], Sequence[str]]], ...] = (
-    ("shares of a processor", lambda spec: [] if spec.limits.cpu is None else ["limits/cpu"]),
     ("executors other than 'process'", lambda spec: [] if spec.executor == PLAIN_EXECUTOR else ["executor"]),
     (
         "secrets",

@@ -9,7 +9,7 @@ import msgspec
 
 from scheduler.domain.blockers import Facts, UnmetDependency, WorkerFacts
 from scheduler.domain.gates import gate_of
-from scheduler.domain.lane import satisfies
+from scheduler.domain.lane import demands_of, satisfies
 from scheduler.domain.task import TaskSpec, decode_spec
 from scheduler.store.database import Database
 from scheduler.store.gates import Gates
@@ -75,7 +75,7 @@ class Explain:
         return WorkerFacts(
             id=row["id"],
             reads=queue in row["queues"]
-            and satisfies(frozenset(row["executors"]), labels, spec.executor, spec.requires),
+            and satisfies(frozenset(row["executors"]), labels, spec.executor, demands_of(spec)),
             draining=row["state"] == "draining",
             free=max(0, row["slots"] - row["running"]),
         )

@@ -11,7 +11,7 @@ import msgspec
 
 from scheduler.domain.errors import Conflict
 from scheduler.domain.gates import Gate, gate_name, gate_of
-from scheduler.domain.lane import lane_of
+from scheduler.domain.lane import demands_of, lane_for
 from scheduler.domain.run import Queued
 from scheduler.domain.task import TaskSpec
 from scheduler.failpoints import Point, reach
@@ -46,7 +46,7 @@ class NewTask(msgspec.Struct, frozen=True, gc=False):
     @property
     def lane(self) -> str:
         """The lane that its runs travel in."""
-        return lane_of(self.namespace, self.spec.queue, self.spec.executor, self.spec.requires)
+        return lane_for(self.namespace, self.spec)
 
 
 class Created(msgspec.Struct, frozen=True, gc=False):
@@ -165,9 +165,9 @@ class Intake:
         for namespace, spec in tasks:
             if (gate := gate_of(namespace, spec)) is not None:
                 gates[gate.gate] = gate
-            lane = lane_of(namespace, spec.queue, spec.executor, spec.requires)
+            lane = lane_for(namespace, spec)
             if lane not in self._known_lanes:
-                unknown[lane] = (lane, namespace, spec.queue, spec.executor, msgspec.json.encode(spec.requires))
+                unknown[lane] = (lane, namespace, spec.queue, spec.executor, msgspec.json.encode(demands_of(spec)))
         if unknown:
             rows = [unknown[lane] for lane in sorted(unknown)]
             await executor.execute("insert_lanes", *(list(column) for column in zip(*rows, strict=True)))

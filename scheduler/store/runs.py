@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from scheduler.domain.gates import gate_name
-from scheduler.domain.lane import lane_of
+from scheduler.domain.lane import lane_for
 from scheduler.domain.run import TERMINAL, Attempt, Run, RunState
 from scheduler.domain.task import decode_spec
 from scheduler.store.database import Database, Executor
@@ -149,7 +149,7 @@ class Runs:
         columns: list[tuple[object, ...]] = []
         for run_id, spec_json in sorted(revivals):
             spec = decode_spec(spec_json)
-            lane = lane_of(namespace, spec.queue, spec.executor, spec.requires)
+            lane = lane_for(namespace, spec)
             timeout = spec.schedule_timeout
             columns.append(
                 (run_id, spec.queue, lane, spec.priority, spec.retry.max_attempts, timeout, gate_name(namespace, spec))

@@ -25,6 +25,8 @@ _FIRST_DESCRIPTOR = 10
 """Above all numbers that a command's descriptors get: moving one there overwrites none that is still to be moved."""
 _PERIOD = 100_000
 _LEAST_QUOTA = 1000
+_MOST_PIDS = 4 * 1024 * 1024
+"""The kernel knows no larger limit: there are no more pids."""
 _DIRTY = 1024 * 1024 + 512 * 1024 * (os.cpu_count() or 1)
 """Bytes that a command may leave charged to its cell (cached files, shared memory) for it to be used again; part of
 that is not its doing, since the kernel charges in advance for each processor."""
@@ -145,8 +147,8 @@ class Cells:
         """Return a cell that enforces what it can of `limits`; None if there is nothing of it. Raises OSError."""
         bounds = Bounds(
             memory=parse_size(limits.memory) if limits.memory is not None and "memory" in self.controllers else None,
-            pids=limits.pids if "pids" in self.controllers else None,
-            cpu=limits.cpu if "cpu" in self.controllers else None,
+            pids=limits.pids if "pids" in self.controllers and (limits.pids or 0) <= _MOST_PIDS else None,
+            cpu=limits.cpu if "cpu" in self.controllers and (limits.cpu or 0) < (os.cpu_count() or 1) else None,
         )
         if bounds == _NO_BOUNDS:
             return None

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from scheduler.domain.clock import Clock
+from scheduler.domain.lane import CPU_LIMIT
 from scheduler.telemetry import get_logger
 from scheduler.worker import cgroups, linux, tree
 from scheduler.worker.cells import Cells
@@ -38,6 +39,11 @@ class Machine(msgspec.Struct, frozen=True):
     launcher: Launcher
     executors: Mapping[str, Executor]
     containment: str
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What this machine can do that not every machine can."""
+        return CPU_LIMIT if "cpu" in self.cells.controllers else {}
 
     @classmethod
     def prepare(cls, settings: WorkerSettings, clock: Clock) -> Machine:

@@ -13,6 +13,7 @@ import socket
 from uuid import UUID
 
 import anyio
+import msgspec
 
 from scheduler import __version__
 from scheduler.broker import Broker
@@ -49,6 +50,7 @@ async def run(
     registration = Registration(lease_database or database)
     ids = IdSource(clock)
     machine = Machine.prepare(settings, clock)
+    settings = msgspec.structs.replace(settings, labels={**settings.labels, **machine.labels})
     replaces = os.environ.pop(REPLACES, None)
     guard = os.environ.get(VARIABLE)
     try:

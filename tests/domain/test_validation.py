@@ -138,7 +138,6 @@ def test_durations_become_seconds_sizes_bytes_moments_utc_and_signals_short() ->
         ({"rate_limit": {"key": "k", "n": 1, "per": "8d"}}, "/rate_limit/per", "7 days"),
         ({"calendars": ["c", "c"]}, "/calendars/1", "twice"),
         ({"executor": "container"}, "/executor", "not supported"),
-        ({"limits": {"cpu": 0.5}}, "/limits/cpu", "not supported"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_its_place(fields: dict[str, Any], pointer: str, detail: str) -> None:

@@ -18,6 +18,7 @@ from tests.roles.test_worker_process import guard, running_guard, worker_of, wor
 from tests.roles.test_worker_role import first_line, shared  # noqa: F401
 from tests.roles.worker_support import alive
 from tests.support import until, until_sync
+from tests.support.rows import run_row
 from tests.system.hostile.support import bomb, living
 
 
@@ -111,6 +112,19 @@ except BlockingIOError:
         assert (await works.ended_row(bomb, 2.0))["state"] == "cancelled"
 
 
+@pytest.mark.skipif("cpu" not in usable(), reason="needs the cpu controller")
+async def test_a_command_gets_no_more_of_the_processors_than_its_limit_says(
+    database: Database,
+    redis_url: str,
+    guard: subprocess.Popen[bytes],  # noqa: F811
+) -> None:
+    assert guard.pid
+    async with works_with(database, redis_url) as works:
+        burn = "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass\nprint(time.process_time())"
+        row = await works.run(["python3", "-S", "-c", burn], limits=Limits(cpu=0.2))
+        assert 0.1 < float(row["output_tail"]) < 0.4
+
+
 async def test_a_command_with_limits_is_in_a_cell_and_one_without_beside_its_worker(
     database: Database,
     redis_url: str,
@@ -176,6 +190,7 @@ async def test_without_cgroups_a_fork_bomb_is_put_out_and_its_neighbour_goes_on(
             await first_line(started)
             await until(lambda: len(living("bare")) > 50)
             worker = worker_of(bare)
+            beyond = await works.submit("true", limits=Limits(cpu=0.5))  # what this worker cannot enforce
             (row,) = await works.query(
                 "UPDATE runs SET cancel_requested = true WHERE id = $1 RETURNING worker_id", run_id
             )
@@ -189,6 +204,7 @@ async def test_without_cgroups_a_fork_bomb_is_put_out_and_its_neighbour_goes_on(
             assert "dts-" not in row["output_tail"]
             (announced,) = await works.query("SELECT containment FROM workers")
             assert announced["containment"] == "session"
+            assert (await run_row(database, beyond))["state"] == "queued"
 
 
 def test_a_guard_that_we_cannot_see_is_not_taken_for_dead(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def limiting(limits: Limits, cell: Cell | None = None) -> list[str]:
 
     It enters its cell, which holds what it can; its first descriptor is 3. Other limits are resource limits, and one
     that is already lower stays: `memory` bounds the address space of each process, `pids` the processes of the whole
-    user; shares of `cpu` take a cell and are not bounded here.
+    user. Runs with a limit on `cpu` come only to workers whose cells enforce it.
     """
     bounds = _NO_BOUNDS if cell is None else cell.bounds
     orders = []

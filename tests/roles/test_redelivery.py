@@ -1,0 +1,60 @@
+"""A run that the broker delivers again while it executes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from scheduler.broker import Broker
+from scheduler.domain.task import TaskSpec, encode_spec
+from scheduler.store.database import Database
+from scheduler.store.intake import NewTask
+from tests.broker.support import connected
+from tests.roles.test_worker_role import first_line, shared  # noqa: F401
+from tests.roles.worker_role_support import Works, worker
+from tests.support import until
+from tests.support.rows import IDS
+
+
+@pytest.fixture
+async def broker(redis_url: str) -> AsyncIterator[Broker]:
+    async with connected(redis_url) as broker:
+        yield broker
+
+
+@pytest.fixture
+async def works(database: Database, broker: Broker) -> AsyncIterator[Works]:
+    async with worker(database, broker) as running:
+        yield running
+
+
+async def test_a_run_that_is_delivered_again_while_it_executes_executes_once(
+    works: Works,
+    shared: Path,  # noqa: F811
+) -> None:
+    note, go = shared / "note", shared / "go"
+    command = f"echo begun >> {note}; n=0; until [ -e {go} ] || [ $n -gt 900 ]; do sleep 0.05; n=$((n+1)); done"
+    task_id, run_id = IDS.take(2)
+    spec = TaskSpec(name="long", command=command)
+    new = NewTask(task_id, run_id, "default", "test", spec, encode_spec(spec), (), True)
+    queued = (await works.intake.create(new)).queued
+    assert queued is not None
+    await works.broker.push([queued])
+    await first_line(note)
+    for _ in range(3):
+        await works.broker.reclaim_idle(["default"], 0.0)  # whatever was not acknowledged comes again
+        await works.broker.clear("default")  # and the broker has forgotten what it has delivered
+        await works.broker.push([queued])
+        assert (await works.run("true"))["state"] == "completed"  # behind it in the same lane
+        await until(lambda: nothing_offered(works.broker))
+    go.touch()
+    row = await works.ended_row(run_id)
+    assert (row["state"], row["attempt"]) == ("completed", 1)
+    assert note.read_text() == "begun\n"
+
+
+async def nothing_offered(broker: Broker) -> bool:
+    stats = (await broker.stats(["default"]))["default"]
+    return not sum(stats.ready) and not stats.undelivered and not stats.pending

@@ -12,6 +12,7 @@ from scheduler.cli import (
     fleet,
     keys,
     logs,
+    manual,
     namespaces,
     plan,
     runs,
@@ -25,5 +26,7 @@ def register(app: App) -> None:
     for module in (submit, tasks, runs, logs, dead_letters, plan, crontab, checkpoint, context, keys, namespaces):
         app.command(module.app)
     app.command(fleet.queues)
+    app.command(manual.completion)
+    app.command(manual.man)
     app["worker"].command(fleet.workers)
     app["worker"].command(fleet.drain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.question import Question
+from bench.questions.auth_cost import AuthCost
 from bench.questions.backlog import Backlog
 from bench.questions.batch_submit import BatchSubmit
 from bench.questions.bulk_true import BulkTrue
@@ -23,4 +24,5 @@ QUESTIONS: tuple[type[Question], ...] = (
     CronStorm,
     Backlog,
     Idle,
+    AuthCost,
 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import msgspec
 
 from scheduler.api.admission import Admission
-from scheduler.api.credentials import Credentials
+from scheduler.api.credentials import Credentials, Tokens
 from scheduler.api.feed import Feed
 from scheduler.api.gate import Gate
 from scheduler.api.offers import Offers
@@ -31,6 +31,9 @@ from scheduler.store.namespaces import Namespaces
 from scheduler.store.queues import Queues
 from scheduler.store.runs import Runs
 from scheduler.store.tasks import Tasks
+
+if TYPE_CHECKING:
+    from scheduler.api.jwks import KeySource
 
 _T = TypeVar("_T")
 
@@ -56,6 +59,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     tenancy: Tenancy
     keys: Keys
     credentials: Credentials
+    token_keys: KeySource | None
     gate: Gate
     changes: Changes
     feed: Feed
@@ -80,7 +84,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         namespaces = Namespaces(database)
         tenancy = Tenancy(namespaces, broker)
         keys = Keys(database)
-        credentials = Credentials(keys, broker, clock, metrics, None)
+        token_keys, tokens = _tokens(settings, clock)
+        credentials = Credentials(keys, broker, clock, metrics, tokens)
         changes = Changes(database)
         return cls(
             settings=settings,
@@ -95,6 +100,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             tenancy=tenancy,
             keys=keys,
             credentials=credentials,
+            token_keys=token_keys,
             gate=Gate(credentials, tenancy, development=settings.development, open_to_all=settings.open_to_all),
             changes=changes,
             feed=Feed(changes, clock, poll=settings.event_poll, keepalive=settings.sse_keepalive),
@@ -113,6 +119,16 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             offers=self.offers.within_transaction(),
             **_readers(pinned),
         )
+
+
+def _tokens(settings: ApiSettings, clock: Clock) -> tuple[KeySource | None, Tokens | None]:
+    if settings.jwt is None:
+        return None, None
+    from scheduler.api.jwks import KeySource  # noqa: PLC0415 - cryptography takes long to import, and few need it
+    from scheduler.api.jwts import Jwts  # noqa: PLC0415
+
+    keys = KeySource(settings.jwt, clock)
+    return keys, Jwts(settings.jwt, keys, clock)
 
 
 def _readers(database: Database) -> dict[str, Any]:

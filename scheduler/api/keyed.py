@@ -29,8 +29,6 @@ async def handle_once(api: Context, route: Route, request: Request, header: byte
     Raises what the handler raises; Conflict (`in_flight`); a 400 Refusal for an answer that is not kept, a 422 one if
     the key was used for another request.
     """
-    if route.secret_answer:
-        raise malformed("this answer holds a secret and is kept nowhere, so it cannot be given twice")
     key = await _key_of(api, request, header)
     async with api.database.pinned() as pinned:
         if kept := await hold(pinned, key, api.settings.idempotency_ttl):

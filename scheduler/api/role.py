@@ -53,6 +53,8 @@ async def serve(  # noqa: PLR0913 - a composition root takes what it composes
         service.loop("offers", context.offers.step, wake=context.offers.wake)
         service.loop("admission", context.admission.step, wake=context.admission.wake)
         service.loop("namespaces", context.tenancy.step, wake=context.tenancy.wake)
+        if context.token_keys is not None:
+            service.loop("token keys", context.token_keys.step, wake=context.token_keys.wake)
         service.loop("credentials", context.credentials.step, wake=context.credentials.wake)
         service.start("events", follow_changes, context)
         # The socket listens already: who connects from now on is answered, at the latest when the loop turns.

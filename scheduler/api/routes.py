@@ -587,7 +587,6 @@ _ACCESS: tuple[Route, ...] = (
         path="/api/keys",
         permission="key:manage",
         handler=keys.create_key,
-        secret_answer=True,
         summary="Make an API key",
         tag="access",
         request=NewKey,

@@ -35,8 +35,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     `responses` the documented answers: status → type of the JSON body, a media type as text, or None for no body.
     `errors` are the statuses of problems beyond those that every route may answer with. `permission` is what whoever
     asks must hold; there is no default, so that nothing is open by being forgotten. A run's own token opens the routes
-    under `/api/runs/{id}` that say so (`run_token`), for that run. An answer that holds a secret (`secret_answer`) is
-    kept nowhere, not even for an Idempotency-Key.
+    under `/api/runs/{id}` that say so (`run_token`), for that run.
     """
 
     method: str
@@ -53,7 +52,6 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     query: Sequence[Query] = ()
     example: Any = None
     run_token: bool = False
-    secret_answer: bool = False
 
     @property
     def conditional(self) -> bool:

@@ -9,6 +9,21 @@ from scheduler.domain.access import Permission
 MIB = 1024 * 1024
 
 
+class JwtSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose tokens are taken. Their keys come from a file, a URL, or one shared secret; times are in seconds."""
+
+    issuer: str
+    audience: str
+    jwks_file: str = ""
+    jwks_url: str = ""
+    secret: str = ""
+    leeway: float = 30.0
+    refresh: float = 300.0
+    role_claim: str = "dts_role"
+    permissions_claim: str = "dts_permissions"
+    namespaces_claim: str = "dts_namespaces"
+
+
 class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes are in bytes, times in seconds.
 
@@ -26,6 +41,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8080
     development: bool = False
     open_to_all: frozenset[Permission] = frozenset()
+    jwt: JwtSettings | None = None
     max_body: int = 10 * MIB
     max_checkpoint: int = MIB
     max_batch: int = 10_000

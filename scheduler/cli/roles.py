@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import msgspec
@@ -24,6 +24,9 @@ from scheduler.health import Health
 from scheduler.service import Service, Unavailable, until_available
 from scheduler.store import migrate
 from scheduler.store.database import Database, StoreUnavailable
+
+if TYPE_CHECKING:
+    from scheduler.api.settings import JwtSettings  # each process imports its own role only
 
 
 class Role(Protocol):
@@ -158,6 +161,26 @@ async def _cancelled_by(stop: anyio.Event) -> AsyncIterator[None]:
         raise _Stopped
 
 
+def _jwt(config: Config) -> JwtSettings | None:
+    from scheduler.api.settings import JwtSettings  # noqa: PLC0415
+
+    auth = config.auth
+    if not auth.jwt_issuer:
+        return None
+    return JwtSettings(
+        issuer=auth.jwt_issuer,
+        audience=auth.jwt_audience,
+        jwks_file=auth.jwt_jwks_file,
+        jwks_url=auth.jwt_jwks_url,
+        secret=auth.jwt_secret,
+        leeway=auth.jwt_leeway,
+        refresh=auth.jwt_refresh,
+        role_claim=auth.jwt_role_claim,
+        permissions_claim=auth.jwt_permissions_claim,
+        namespaces_claim=auth.jwt_namespaces_claim,
+    )
+
+
 def _api(config: Config) -> Wiring:
     from scheduler.api import ApiSettings, serve  # noqa: PLC0415 - each process imports its own role only
 
@@ -167,6 +190,8 @@ def _api(config: Config) -> Wiring:
         max_body=config.api.max_body,
         drain_timeout=config.api.drain_timeout,
         development=config.auth.development,
+        open_to_all=frozenset(config.auth.open),
+        jwt=_jwt(config),
         idempotency_ttl=config.api.idempotency_ttl,
         rate_limit=config.api.rate_limit,
         rate_burst=config.api.rate_burst,

@@ -88,7 +88,7 @@ def show(loaded: Loaded) -> str:
         for key in fields:
             value = getattr(getattr(loaded.config, section), key)
             if f"{section}.{key}" in SECRETS:
-                value = redact_url(value)
+                value = redact_url(value) if key == "url" else value and "***"
             source = loaded.sources.get(f"{section}.{key}", "default")
             lines.append(f"{key} = {_toml(value)}  # {source}")
         lines.append("")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -47,10 +48,23 @@ class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who may use the HTTP interface. `development`: everybody on this machine, and nobody else, without credentials.
 
-    Without it, every request but the open probes needs an API key (`dts key create`) or a token.
+    Without it, every request but the open probes needs an API key (`dts key create`) or a token. `open` names
+    permissions that nobody needs to show: `metrics:read`, `health:read`. Tokens (JWT) are taken of one `jwt_issuer`,
+    for one `jwt_audience`, signed by a key of `jwt_jwks_file` or `jwt_jwks_url`, or by `jwt_secret` (32 bytes).
     """
 
     development: bool = False
+    open: tuple[Literal["metrics:read", "health:read"], ...] = ()
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
+    jwt_jwks_file: str = ""
+    jwt_jwks_url: str = ""
+    jwt_secret: str = ""
+    jwt_leeway: Annotated[float, Meta(ge=0, le=600, extra={"unit": "seconds"})] = 30.0
+    jwt_refresh: Annotated[float, Meta(ge=10, extra={"unit": "seconds"})] = 300.0
+    jwt_role_claim: str = "dts_role"
+    jwt_permissions_claim: str = "dts_permissions"
+    jwt_namespaces_claim: str = "dts_namespaces"
 
 
 class Scheduler(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,7 +118,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log: Log = Log()
 
 
-SECRETS = frozenset({"database.url", "redis.url"})
+SECRETS = frozenset({"database.url", "redis.url", "auth.jwt_secret"})
 SHORT = {"DTS_DATABASE_URL": "database.url", "DTS_REDIS_URL": "redis.url"}
 """The two variables that everybody sets, without the double underscore."""
 
@@ -123,18 +137,42 @@ def _scheme(*allowed: str) -> Callable[[Any], None]:
     return check
 
 
+def _https(url: str) -> None:
+    """Refuse to read keys from where anybody on the way could put others."""
+    parts = urlsplit(url)
+    if url and parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
+        raise ValueError("the URL must start with https://")
+
+
+def _long(secret: str) -> None:
+    if secret and len(secret.encode()) < 32:
+        raise ValueError("must have 32 bytes at least, for example from: openssl rand -base64 32")
+
+
 CHECKS: dict[str, Callable[[Any], None]] = {
     "database.url": _scheme("postgresql", "postgres"),
     "redis.url": _scheme("redis", "rediss", "unix"),
+    "auth.jwt_jwks_url": _https,
+    "auth.jwt_secret": _long,
 }
 
 
 def contradictions(config: Config) -> list[str]:
     """Return what is wrong with settings that are right by themselves."""
-    if config.auth.development and not _is_loopback(config.api.host):
+    auth = config.auth
+    wrong = []
+    if auth.development and not _is_loopback(config.api.host):
         why = "with auth.development, which asks nobody for credentials"
-        return [f"api.host: must be a loopback address such as 127.0.0.1 {why} (it is {config.api.host!r})"]
-    return []
+        wrong.append(f"api.host: must be a loopback address such as 127.0.0.1 {why} (it is {config.api.host!r})")
+    given = [name for name in ("jwt_jwks_file", "jwt_jwks_url", "jwt_secret") if getattr(auth, name)]
+    if "jwt_jwks_file" in given and "jwt_jwks_url" in given:
+        wrong.append("auth.jwt_jwks_file: keys for tokens come from a file or from auth.jwt_jwks_url, not from both")
+    if bool(given) != bool(auth.jwt_issuer) or bool(given) != bool(auth.jwt_audience):
+        wrong.append(
+            "auth.jwt_issuer: tokens need an issuer, an audience (auth.jwt_audience), and keys: auth.jwt_jwks_file,"
+            " auth.jwt_jwks_url or auth.jwt_secret"
+        )
+    return wrong
 
 
 def _is_loopback(host: str) -> bool:

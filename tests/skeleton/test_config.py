@@ -137,3 +137,26 @@ def test_settings_travel_to_another_process_through_its_environment() -> None:
 def test_the_example_file_states_the_defaults() -> None:
     example = Path(__file__).parents[2] / "conf/dts.toml"
     assert config.load({}, environ={}, file=example).config == config.Config()
+
+
+@pytest.mark.parametrize(
+    ("env", "part"),
+    [
+        ({"DTS_AUTH__JWT_SECRET": "short"}, "32 bytes"),
+        ({"DTS_AUTH__JWT_SECRET": "x" * 32}, "need an issuer"),
+        ({"DTS_AUTH__JWT_ISSUER": "i", "DTS_AUTH__JWT_AUDIENCE": "a"}, "need an issuer, an audience"),
+        ({"DTS_AUTH__JWT_JWKS_URL": "http://example.org/jwks"}, "https://"),
+        ({"DTS_AUTH__OPEN": "command:define"}, "auth.open"),
+    ],
+)
+def test_tokens_need_everything_that_makes_them_trustworthy(env: dict[str, str], part: str) -> None:
+    assert any(part in error for error in errors(env))
+
+
+def test_the_secret_of_tokens_comes_from_a_file_and_is_never_shown(tmp_path: Path) -> None:
+    (tmp_path / "auth.jwt_secret").write_text("y" * 40 + "\n")
+    env = {"CREDENTIALS_DIRECTORY": str(tmp_path), "DTS_AUTH__JWT_ISSUER": "i", "DTS_AUTH__JWT_AUDIENCE": "a"}
+    loaded = config.load({}, environ=env)
+    assert loaded.config.auth.jwt_secret == "y" * 40
+    assert "yyy" not in config.show(loaded)
+    assert not any("yyy" in error for error in errors({"DTS_AUTH__JWT_SECRET": "yyyy"}))

@@ -172,6 +172,8 @@ async def running_api(
             service.start("events", follow_changes, context)
             service.loop("admission", context.admission.step, wake=context.admission.wake)
             service.loop("namespaces", context.tenancy.step, wake=context.tenancy.wake)
+            if context.token_keys is not None:
+                service.loop("token keys", context.token_keys.step, wake=context.token_keys.wake)
             service.loop("credentials", context.credentials.step, wake=context.credentials.wake)
             yield Client(App(context), context)
 

@@ -9,9 +9,11 @@ from bench.questions.batch_submit import BatchSubmit
 from bench.questions.bulk_true import BulkTrue
 from bench.questions.chain import Chain
 from bench.questions.cron_storm import CronStorm
+from bench.questions.decode_cost import DecodeCost
 from bench.questions.idle import Idle
 from bench.questions.single_posts import SinglePosts
 from bench.questions.spawn_limit import SpawnLimit
+from bench.questions.sse_fan_out import SseFanOut
 from bench.questions.submit_to_start import SubmitToStart
 
 QUESTIONS: tuple[type[Question], ...] = (
@@ -22,6 +24,8 @@ QUESTIONS: tuple[type[Question], ...] = (
     SinglePosts,
     Chain,
     CronStorm,
+    DecodeCost,
+    SseFanOut,
     Backlog,
     Idle,
     AuthCost,

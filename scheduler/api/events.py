@@ -9,18 +9,14 @@ back.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 from typing import Final, get_args
-from uuid import UUID
 
-import anyio
-import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from scheduler.api.context import Context
-from scheduler.api.feed import SLACK, Event, Feed, change_event, gap_event, position_of
+from scheduler.api.feed import SLACK, Client, Event, Feed, Wanted, change_event, gap_event, position_of
 from scheduler.api.problems import malformed
 from scheduler.api.requests import Request
 from scheduler.domain.errors import FieldError, InvalidInput
@@ -34,52 +30,46 @@ _RETRY: Final = (500, 3000)  # ms: clients that were cut off together come back 
 KINDS: Final = get_args(Kind)
 
 
-class Wanted(msgspec.Struct, frozen=True, gc=False):
-    """Which events a client sees."""
-
-    namespace: str
-    kinds: frozenset[str]
-    task_id: UUID | None
-
-    def sees(self, event: Event) -> bool:
-        """Say whether one event is for this client."""
-        if event.kind is None:
-            return True
-        return (
-            (event.namespace is None or event.namespace == self.namespace)
-            and event.kind in self.kinds
-            and (self.task_id is None or event.task_id == self.task_id)
-        )
-
-
 class EventStream(Response):
-    """Sends what a generator yields until it ends or the client goes; holds as little as it can meanwhile."""
+    """One open stream; holds as little as it can while nothing happens."""
 
-    def __init__(self, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, feed: Feed, changes: Changes, wanted: Wanted, last_seen: int | None) -> None:
         self.status_code = 200
         self.background = None
-        self._events = events
         self.raw_headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-store"),
             (b"x-content-type-options", b"nosniff"),
         ]
+        self._feed = feed
+        self._changes = changes
+        self._wanted = wanted
+        self._last_seen = last_seen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
-        """Answer one request."""
+        """Answer one request: what was missed first, then what comes, which the feed sends, until the client goes."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with anyio.create_task_group() as group:
-
-            async def watch() -> None:
+        feed = self._feed
+        await feed.join()
+        client = Client(send, self._wanted, feed.head)
+        try:
+            await send({"type": "http.response.body", "body": await self._beginning(), "more_body": True})
+            feed.add(client)
+            with client.gone:
                 while (await receive())["type"] != "http.disconnect":
                     pass
-                group.cancel_scope.cancel()
+            if client.gone.cancel_called:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            feed.remove(client)
+            feed.leave()
 
-            group.start_soon(watch, name="events: client")
-            async for text in self._events:
-                await send({"type": "http.response.body", "body": text, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-            group.cancel_scope.cancel()
+    async def _beginning(self) -> bytes:
+        seen = self._last_seen
+        begin = b"retry: %d\nid: %d\n\n" % (random.randint(*_RETRY), seen or self._feed.position)  # noqa: S311
+        if seen is None or self._feed.closed:
+            return begin
+        return begin + self._wanted.text(await _replay(self._changes, seen))
 
 
 async def stream_events(api: Context, request: Request) -> Response:
@@ -92,7 +82,7 @@ async def stream_events(api: Context, request: Request) -> Response:
     wanted = Wanted(request.namespace, frozenset(kinds), request.query_uuid("task_id"))
     last_seen = _last_seen(request)
     await api.changes.now()  # while the database is away there is nothing to tell: say so now
-    return EventStream(_follow(api.feed, api.changes, wanted, last_seen))
+    return EventStream(api.feed, api.changes, wanted, last_seen)
 
 
 def _last_seen(request: Request) -> int | None:
@@ -102,29 +92,6 @@ def _last_seen(request: Request) -> int | None:
     if not (given.isdigit() and len(given) <= 18):
         raise malformed("Last-Event-ID is none of this stream's")
     return int(given)
-
-
-async def _follow(feed: Feed, changes: Changes, wanted: Wanted, last_seen: int | None) -> AsyncIterator[bytes]:
-    await feed.join()
-    try:
-        head = feed.head
-        yield b"retry: %d\nid: %d\n\n" % (random.randint(*_RETRY), last_seen or feed.position)  # noqa: S311
-        if last_seen is not None and not feed.closed:
-            yield _text(wanted, await _replay(changes, last_seen))
-        while not feed.closed:
-            events, head = feed.after(head), feed.head
-            if events is None:
-                yield gap_event("too_slow", feed.position).text
-            elif text := _text(wanted, events):
-                yield text
-            if head == feed.head:
-                await feed.news()
-    finally:
-        feed.leave()
-
-
-def _text(wanted: Wanted, events: Iterable[Event]) -> bytes:
-    return b"".join(event.text for event in events if wanted.sees(event))
 
 
 async def _replay(changes: Changes, last_seen: int) -> list[Event]:

@@ -5,7 +5,7 @@ that an object passed through between two looks. A look begins a little before t
 late, and leaves out what it has told. Redis only says when to look sooner. While nobody listens, nothing is read.
 
 A client holds a number, how far it is; whoever falls behind further than the feed remembers has a gap. Memory is
-bounded by what the feed remembers, and by what happened in the last seconds.
+bounded by what the feed remembers, and by what happened in the last seconds; an idle client has no task of its own.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from typing import Final, Literal
 from uuid import UUID
 
 import anyio
+import anyio.abc
 import msgspec
+from starlette.types import Send
 
 from scheduler.domain.clock import Clock
-from scheduler.service import Wake
+from scheduler.health import Health
+from scheduler.service import Wake, run_loop
 from scheduler.store.changes import Changes
 from scheduler.wire.events import Change, Gap
 
@@ -29,6 +32,7 @@ SLACK: Final = timedelta(seconds=2)
 
 _REMEMBERED: Final = 8192  # events
 _AT_ONCE: Final = 20_000  # changes that one look takes in
+_RENDERED: Final = 64  # texts that several clients may lack
 _SPACING: Final = 0.2  # seconds between looks at least
 _encode = msgspec.json.Encoder().encode
 
@@ -43,6 +47,38 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     namespace: str | None
     task_id: UUID | None
     text: bytes
+
+
+class Wanted(msgspec.Struct, frozen=True, gc=False):
+    """Which events a client sees."""
+
+    namespace: str
+    kinds: frozenset[str]
+    task_id: UUID | None
+
+    def text(self, events: Iterable[Event]) -> bytes:
+        """Return those of the events that are for this client."""
+        return b"".join(event.text for event in events if event.kind is None or self._sees(event))
+
+    def _sees(self, event: Event) -> bool:
+        return (
+            (event.namespace is None or event.namespace == self.namespace)
+            and event.kind in self.kinds
+            and (self.task_id is None or event.task_id == self.task_id)
+        )
+
+
+class Client:
+    """One open stream: `number` is the first event that it lacks, `gone` ends it. Small, for there may be thousands."""
+
+    __slots__ = ("gone", "number", "send", "sending", "wanted")
+
+    def __init__(self, send: Send, wanted: Wanted, number: int) -> None:
+        self.send = send
+        self.wanted = wanted
+        self.number = number
+        self.sending = False
+        self.gone = anyio.CancelScope()
 
 
 def change_event(change: Change, position: int) -> Event:
@@ -77,7 +113,10 @@ class Feed:
         self._beat_at = 0.0
         self._followers = 0
         self._events: deque[Event] = deque(maxlen=_REMEMBERED)
-        self._news = anyio.Event()
+        self._begun = anyio.Event()
+        self._clients: set[Client] = set()
+        self._rendered: dict[tuple[Wanted, int], bytes] = {}
+        self._group: anyio.abc.TaskGroup | None = None
         self._since: datetime | None = None
         self._not_before = 0.0
         self._executing: set[UUID | None] = set()
@@ -93,27 +132,68 @@ class Feed:
         if self._since is None:
             self.wake.set()
             while self._since is None and not self.closed:
-                await self._news.wait()
+                await self._begun.wait()
 
     def leave(self) -> None:
         """Follow no more."""
         self._followers -= 1
 
-    def after(self, number: int) -> list[Event] | None:
-        """Return the events from `number` on, None if some of them are forgotten."""
-        missing = self.head - number
-        if missing > len(self._events):
-            return None
-        return [self._events[index] for index in range(len(self._events) - missing, len(self._events))]
+    def add(self, client: Client) -> None:
+        """Send a client what comes after its number, until `remove`."""
+        if self.closed:
+            client.gone.cancel()
+        self._clients.add(client)
+        self._deliver_to(client)
 
-    async def news(self) -> None:
-        """Wait for the next events."""
-        await self._news.wait()
+    def remove(self, client: Client) -> None:
+        """Send a client nothing more."""
+        self._clients.discard(client)
 
     def close(self) -> None:
         """Send every follower home."""
         self.closed = True
         self._announce()
+        for client in self._clients:
+            client.gone.cancel()
+
+    async def run(self, health: Health) -> None:
+        """Look and tell until cancelled."""
+        async with anyio.create_task_group() as self._group:
+            await run_loop("api.events", self.step, wake=self.wake, health=health)
+
+    def _deliver_to(self, client: Client) -> None:
+        """Have a client be sent what it lacks. A task lives only as long as there is something to send."""
+        if client.sending or client.number == self.head or self._group is None or self.closed:
+            return
+        client.sending = True
+        self._group.start_soon(self._deliver, client, name="events: deliver")
+
+    async def _deliver(self, client: Client) -> None:
+        try:
+            while client.number != self.head:
+                events = self._text(client)
+                client.number = self.head
+                if events:
+                    await client.send({"type": "http.response.body", "body": events, "more_body": True})
+        except OSError:
+            client.gone.cancel()
+        finally:
+            client.sending = False
+
+    def _text(self, client: Client) -> bytes:
+        """Return the events that a client lacks, or the gap; most clients lack the same."""
+        key = (client.wanted, client.number)
+        text = self._rendered.get(key)
+        if text is None:
+            missing = self.head - client.number
+            if missing > len(self._events):
+                text = gap_event("too_slow", self.position).text
+            else:
+                events = (self._events[index] for index in range(len(self._events) - missing, len(self._events)))
+                text = client.wanted.text(events)
+            if len(self._rendered) < _RENDERED:
+                self._rendered[key] = text
+        return text
 
     # --- looking
 
@@ -180,8 +260,11 @@ class Feed:
         self._executing, self._seen, self._seen_before = set(), {}, {}
 
     def _announce(self) -> None:
-        news, self._news = self._news, anyio.Event()
-        news.set()
+        self._begun.set()
+        self._begun = anyio.Event()
+        self._rendered.clear()
+        for client in self._clients:
+            self._deliver_to(client)
 
 
 def _when(change: Change) -> datetime:

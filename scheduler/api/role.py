@@ -18,7 +18,7 @@ from scheduler.broker import Broker
 from scheduler.domain.clock import Clock
 from scheduler.health import Health
 from scheduler.metrics import Metrics
-from scheduler.service import Service, run_loop
+from scheduler.service import Service
 from scheduler.store.database import Database
 from scheduler.telemetry import get_logger
 
@@ -77,6 +77,6 @@ async def follow_changes(context: Context) -> None:
                 group.cancel_scope.cancel()
 
             group.start_soon(close, name="events: stop")
-            await run_loop("api.events", feed.step, wake=feed.wake, health=context.health)
+            await feed.run(context.health)
     finally:
         context.broker.unlisten(listener)

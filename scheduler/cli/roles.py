@@ -205,7 +205,7 @@ def _scheduler(config: Config) -> Wiring:
     from scheduler.control.settings import CONNECTIONS, ControlSettings  # noqa: PLC0415
     from scheduler.store.terms import leader_settings  # noqa: PLC0415
 
-    settings = ControlSettings(lock_ttl=config.scheduler.lock_ttl, lease=config.worker.lease)
+    settings = ControlSettings(lock_ttl=config.scheduler.lock_ttl)
     return Wiring(
         run=partial(run, settings=settings),
         connections=max(CONNECTIONS, config.database.pool),

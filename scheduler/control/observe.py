@@ -19,11 +19,11 @@ _PATIENCE: Final = 5.0
 class Observer:
     """Reads all lease numbers and keeps who has expired; `on_expired` is called whenever somebody has."""
 
-    def __init__(self, reaping: Reaping, *, lease: float, clock: Clock, on_expired: Callable[[], None]) -> None:
+    def __init__(self, reaping: Reaping, *, clock: Clock, on_expired: Callable[[], None]) -> None:
         self.expired: Sequence[Expired] = ()
         self._reaping = reaping
         self._clock = clock
-        self._leases = LeaseObserver(lease=lease)
+        self._leases = LeaseObserver()
         self._on_expired = on_expired
 
     async def step(self) -> float:
@@ -31,11 +31,11 @@ class Observer:
         sent = self._clock.monotonic()
         try:
             with answer_within(_PATIENCE):
-                renewals = await self._reaping.renewals()
+                leases = await self._reaping.leases()
         except BaseException:
             self.expired = ()
             raise
-        self.expired = self._leases.observe(renewals, sent=sent, received=self._clock.monotonic())
+        self.expired = self._leases.observe(leases, sent=sent, received=self._clock.monotonic())
         if self.expired:
             self._on_expired()
         return EVERY

@@ -57,7 +57,7 @@ async def run(
     ids = IdSource(clock)
     wakes = Wakes()
     gauges = Gauges(metrics or Metrics(), clock)
-    observer = Observer(Reaping(database, ids), lease=settings.lease, clock=clock, on_expired=wakes.reap.set)
+    observer = Observer(Reaping(database, ids), clock=clock, on_expired=wakes.reap.set)
     dispatch = Dispatch(database)
 
     def leading(epoch: int) -> Leading:

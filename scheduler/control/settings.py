@@ -13,9 +13,6 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
     lock_ttl: float = 5.0
     """How long a term outlives its last renewal: the longest wait for a successor after a crash."""
 
-    lease: float = 15.0
-    """How long a worker's lease number may stand still before the worker is taken for dead."""
-
     loss_budget: int = 3
     """Charged worker losses after which a run is dead-lettered."""
 

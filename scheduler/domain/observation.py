@@ -6,7 +6,7 @@ between saves the worker.
 
 Time counts only between two successful reads that are close together. What lies between distant reads (the database
 was away, this process was stopped) proves nothing, since the worker could not renew either: it is not counted, and
-afterwards everybody has at least `grace` seconds to be heard again. So an outage never ends in a storm.
+afterwards everybody has at least a third of a lease to be heard again. So an outage never ends in a storm.
 """
 
 from __future__ import annotations
@@ -16,12 +16,22 @@ from uuid import UUID
 
 import msgspec
 
+GRACE = 1 / 3
+"""The share of its lease that a worker has at least to be heard again, once reads that were interrupted go on."""
+
 
 class Expired(msgspec.Struct, frozen=True, gc=False):
     """A worker whose lease number stood still at `renewal` for a whole lease."""
 
     worker_id: UUID
     renewal: int
+
+
+class SeenLease(msgspec.Struct, frozen=True, gc=False):
+    """A worker's lease as one read found it: its number, and how many seconds it lasts (the worker decides that)."""
+
+    renewal: int
+    lasts: float
 
 
 class _Watched(msgspec.Struct, gc=False):
@@ -32,32 +42,30 @@ class _Watched(msgspec.Struct, gc=False):
 class LeaseObserver:
     """Feed it every successful read of the leases; all times in seconds on one monotonic clock."""
 
-    def __init__(self, *, lease: float, max_gap: float = 2.0, grace: float | None = None) -> None:
-        self._lease = lease
+    def __init__(self, *, max_gap: float = 2.0) -> None:
         self._max_gap = max_gap
-        self._grace = lease / 3 if grace is None else grace
         self._workers: dict[UUID, _Watched] = {}
         self._last_received: float | None = None
 
-    def observe(self, renewals: Mapping[UUID, int], *, sent: float, received: float) -> list[Expired]:
-        """Take one read (worker → lease number), asked for at `sent`, answered at `received`; return who has expired.
+    def observe(self, leases: Mapping[UUID, SeenLease], *, sent: float, received: float) -> list[Expired]:
+        """Take one read (worker → lease), asked for at `sent`, answered at `received`; return who has expired.
 
         Workers that are absent are forgotten: somebody else has ended them.
         """
         still = self._counted(sent)
         known, self._workers = self._workers, {}
         expired = []
-        for worker_id, renewal in renewals.items():
+        for worker_id, lease in leases.items():
             watched = known.get(worker_id)
-            if watched is None or watched.renewal != renewal:
-                watched = _Watched(renewal)
+            if watched is None or watched.renewal != lease.renewal:
+                watched = _Watched(lease.renewal)
             elif still is None:
-                watched.still = min(watched.still, self._lease - self._grace)
+                watched.still = min(watched.still, lease.lasts * (1 - GRACE))
             else:
                 watched.still += still
             self._workers[worker_id] = watched
-            if watched.still >= self._lease:
-                expired.append(Expired(worker_id, renewal))
+            if watched.still >= lease.lasts:
+                expired.append(Expired(worker_id, lease.renewal))
         self._last_received = received
         return expired
 

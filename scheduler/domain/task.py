@@ -13,6 +13,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+FORMAT = 1
+"""The newest format of a stored task that this release understands. One that says `"format": 2` is left to releases
+that do: no worker of this one claims its runs, no leader decides its fires. Raise it, and write it into the task, with
+a field that older releases must not pass over."""
+
 Duration = Annotated[
     float | str,
     Meta(description='Seconds as a number, or text such as "90s", "5m", "1h", "1d".', examples=[90, "5m"]),

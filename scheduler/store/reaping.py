@@ -10,6 +10,7 @@ import msgspec
 
 from scheduler.domain.ids import IdSource
 from scheduler.domain.loss import BUDGET, Lost, Verdict, judge_losses
+from scheduler.domain.observation import SeenLease
 from scheduler.domain.term import TermLost
 from scheduler.failpoints import Point, reach
 from scheduler.store.database import RETRYABLE, Database, Executor, StoreUnavailable
@@ -46,9 +47,11 @@ class Reaping:
         self._database = database
         self._ids = ids
 
-    async def renewals(self) -> dict[UUID, int]:
-        """Return worker → lease number, for every worker that is live or draining."""
-        return {row["id"]: row["renewal"] for row in await self._database.fetch("lease_numbers")}
+    async def leases(self) -> dict[UUID, SeenLease]:
+        """Return worker → its lease, for every worker that is live or draining."""
+        return {
+            row["id"]: SeenLease(row["renewal"], row["lasts"]) for row in await self._database.fetch("lease_numbers")
+        }
 
     async def orphans(self) -> list[UUID]:
         """Return ended workers that still have executing runs; `reap` with `renewal=None` moves those."""

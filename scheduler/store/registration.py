@@ -12,7 +12,11 @@ from scheduler.store.database import Database
 
 
 class NewWorker(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker announces. `containment` says what keeps its tasks together, `version` which release it is."""
+    """What a worker announces.
+
+    `containment` says what keeps its tasks together, `version` which release it is, `lease` how many seconds its lease
+    lasts.
+    """
 
     id: UUID
     name: str
@@ -24,6 +28,7 @@ class NewWorker(msgspec.Struct, frozen=True, kw_only=True):
     containment: str
     slots: int
     version: str
+    lease: float
 
 
 class Lacking(msgspec.Struct, frozen=True):
@@ -63,6 +68,7 @@ class Registration:
             worker.containment,
             worker.slots,
             worker.version,
+            worker.lease,
         )
 
     async def renew(self, worker_id: UUID, running: int, held: Sequence[int]) -> Renewed | None:

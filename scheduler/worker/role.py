@@ -94,6 +94,7 @@ def _new_worker(worker_id: UUID, settings: WorkerSettings, machine: Machine) -> 
         containment=machine.containment,
         slots=settings.slots,
         version=__version__,
+        lease=settings.lease,
     )
 
 

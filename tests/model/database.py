@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from scheduler.domain.lease import LeaseTerms
+from scheduler.domain.observation import SeenLease
 from scheduler.domain.run import TERMINAL, TRANSITIONS
+
+LEASE = LeaseTerms()
 
 
 class Violation(Exception):
@@ -113,9 +117,13 @@ class ModelDatabase:
         if self.workers.get(worker) in {"live", "draining"}:
             self.workers[worker] = "left"
 
-    def lease_numbers(self) -> dict[Any, int]:
+    def lease_numbers(self) -> dict[Any, SeenLease]:
         """lease_numbers: -1 for a live worker without a lease."""
-        return {w: self.leases.get(w, -1) for w, state in self.workers.items() if state in {"live", "draining"}}
+        return {
+            worker: SeenLease(self.leases.get(worker, -1), LEASE.ttl)
+            for worker, state in self.workers.items()
+            if state in {"live", "draining"}
+        }
 
     def orphan_workers(self) -> list[Any]:
         """orphan_workers."""

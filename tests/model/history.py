@@ -8,10 +8,10 @@ from itertools import count
 from typing import Any, Final
 from uuid import UUID
 
-from tests.model.database import ModelDatabase, Run, Violation
+from tests.model.database import LEASE, ModelDatabase, Run, Violation
 from tests.model.leader import Reap, Scheduler
 from tests.model.machine import Attempt, Execution, Machine
-from tests.model.world import LEASE, WAIT, Fault, Job, Plan, Process, World
+from tests.model.world import WAIT, Fault, Job, Plan, Process, World
 
 MENDED_WITHIN: Final = 120.0
 """Seconds after the last fault within which everything has ended."""

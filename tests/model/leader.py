@@ -17,7 +17,7 @@ from scheduler.domain.term import TermLease, TermLost, TermReading, TermWatch
 from scheduler.store.database import Database, StoreUnavailable
 from scheduler.store.reaping import Reaping
 from tests.model.database import Run, Violation
-from tests.model.world import AWAY, LEASE, TERM_TTL, WAIT, Process, Transaction, World
+from tests.model.world import AWAY, TERM_TTL, WAIT, Process, Transaction, World
 
 IDLE_LIMIT = 0.6 * TERM_TTL
 """`idle_in_transaction_session_timeout` and `lock_timeout` of a leader."""
@@ -197,7 +197,7 @@ class Scheduler:
         self.lease: TermLease | None = None
         self.watch = TermWatch(TERM_TTL, self.me)
         gap = 1e9 if "gaps count" in self.world.bugs else 2.0
-        self.observer = LeaseObserver(lease=LEASE.ttl, max_gap=gap)
+        self.observer = LeaseObserver(max_gap=gap)
         self.reaping: set[Any] = set()
         self.taking = self.renewing = False
         self.world.at(self.world.now + 0.01 + self.world.random(), self.process, self._tick)

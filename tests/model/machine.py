@@ -16,8 +16,8 @@ from scheduler.domain.lease import LeaseClock
 from scheduler.domain.renewal import ClaimCalls, MissingRuns
 from scheduler.domain.retry import AttemptEnd, Decision, Stop, decide, end_of
 from scheduler.domain.task import Retry
-from tests.model.database import Run, Violation
-from tests.model.world import AWAY, LEASE, WAIT, Job, Process, World
+from tests.model.database import LEASE, Run, Violation
+from tests.model.world import AWAY, WAIT, Job, Process, World
 
 SLOTS = 2
 KILL_TIMEOUT = 2.0

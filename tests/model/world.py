@@ -13,10 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
-from scheduler.domain.lease import LeaseTerms
 from tests.model.database import ModelDatabase, Violation
 
-LEASE: Final = LeaseTerms()
 TERM_TTL: Final = 5.0
 AWAY: Final = object()
 """What a call comes to when its request or its answer was lost, or the database was away."""

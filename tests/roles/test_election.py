@@ -11,7 +11,7 @@ from scheduler.domain.clock import SystemClock
 from scheduler.store.database import Database
 from scheduler.store.terms import Terms
 from tests.support.recurring import QUICK, Scheduler, add, minute, recurring, scheduler
-from tests.support.rows import IDS, add_worker
+from tests.support.rows import IDS, QUICK_LEASE, add_worker
 from tests.support.servers import ServerHandle
 from tests.support.waiting import until
 
@@ -126,7 +126,7 @@ async def test_a_leader_that_cannot_confirm_its_term_stops_leading_and_nobody_is
         try:
             await until(lambda: not leader.leads)
             began = time.monotonic()
-            await until(lambda: time.monotonic() - began > 2 * QUICK.lease)
+            await until(lambda: time.monotonic() - began > 2 * QUICK_LEASE)
         finally:
             await anyio.to_thread.run_sync(thaw_all, postgres)
         await until(lambda: leader.leads)

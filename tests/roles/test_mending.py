@@ -19,8 +19,8 @@ from scheduler.domain.term import TermLost
 from scheduler.store.database import Database
 from scheduler.store.reconcile import Reconcile
 from scheduler.store.schedules import Schedules
-from tests.support.recurring import QUICK, lead, leading, scheduler
-from tests.support.rows import IDS, add_worker, after, bench, new_task, outcome, run_row
+from tests.support.recurring import lead, leading, scheduler
+from tests.support.rows import IDS, QUICK_LEASE, add_worker, after, bench, new_task, outcome, run_row
 from tests.support.servers import ServerHandle
 from tests.support.waiting import until
 
@@ -153,7 +153,7 @@ async def test_a_new_leader_need_not_observe_from_the_beginning(
                 await until(lambda: "candidate.observe" in second.health.snapshot())
                 first.stop.set()
                 await until(lambda: second.leads)
-                await until(lambda: lost_once(database, claim.run_id), seconds=QUICK.lease + 3)
+                await until(lambda: lost_once(database, claim.run_id), seconds=QUICK_LEASE + 3)
 
 
 # ------------------------------------------------------------------------------------------------ reconcile

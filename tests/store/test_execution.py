@@ -5,8 +5,10 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from scheduler.domain.task import FORMAT
 from scheduler.store.database import Database
 from scheduler.store.execution import Executions
+from scheduler.store.statements import STATEMENTS
 from tests.support.rows import IDS, add_worker, after, bench, new_task, outcome, run_row, waiting_for_locks
 from tests.support.waiting import until
 
@@ -248,3 +250,21 @@ async def test_a_skip_travels_down_the_whole_chain(database: Database) -> None:
         await b.executions.finish(outcome(await b.claim(created[0]), "failed"))
     states = [(await run_row(database, task.run_id))["state"] for task in [*chain, cleanup]]
     assert states == ["failed", "skipped", "skipped", "skipped", "skipped", "queued"]
+
+
+async def test_a_task_of_a_later_format_is_left_to_workers_that_know_it(database: Database) -> None:
+    assert STATEMENTS["claim"].count(f"integer, 1) <= {FORMAT}") == 1
+    async with bench(database) as b:
+        later = await b.intake.create(new_task("later", priority=9))
+        known = await b.intake.create(new_task("known"))
+        async with database.session() as connection:
+            await connection.execute(
+                "UPDATE tasks SET spec = spec || jsonb_build_object('format', $2::int) WHERE id = $1",
+                later.task_id,
+                FORMAT + 1,
+            )
+        assert await b.executions.claim([(later.run_id, 1)]) == []
+        claims = await b.executions.claim_waiting(["default"], 1, older_than=0)
+    assert [claim.run_id for claim in claims] == [known.run_id]
+    row = await run_row(database, later.run_id)
+    assert (row["state"], row["dispatch_seq"]) == ("queued", 1)

@@ -6,6 +6,7 @@ from uuid import UUID
 import anyio
 import pytest
 
+from scheduler.domain.observation import SeenLease
 from scheduler.domain.run import Claim
 from scheduler.domain.term import TermLost
 from scheduler.store.database import Database
@@ -210,7 +211,7 @@ async def test_only_live_workers_have_renewals(database: Database) -> None:
     live, gone = await add_worker(database), await add_worker(database)
     reaping = Reaping(database, IDS)
     await reaping.reap(gone, renewal=0, epoch=None)
-    assert await reaping.renewals() == {live: 0}
+    assert await reaping.leases() == {live: SeenLease(0, 1.5)}
 
 
 async def lead_after(database: Database) -> None:

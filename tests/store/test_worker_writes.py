@@ -25,7 +25,7 @@ async def desk(database: Database) -> AsyncIterator[Bench]:
 def worker() -> NewWorker:
     return NewWorker(
         id=IDS.one(), name="w", host="h", pid=1, queues=["default"], executors=["process"], labels={"gpu": "no"},
-        containment="session", slots=4, version="0",
+        containment="session", slots=4, version="0", lease=15.0,
     )  # fmt: skip
 
 
@@ -100,4 +100,4 @@ async def test_a_registration_whose_answer_was_lost_may_be_repeated_and_revives_
     await Reaping(database, IDS).reap(new.id, renewal=None, epoch=None)
     await registration.register(new)
     assert await registration.renew(new.id, 0, []) is None
-    assert await Reaping(database, IDS).renewals() == {}
+    assert await Reaping(database, IDS).leases() == {}

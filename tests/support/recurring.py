@@ -23,7 +23,7 @@ from scheduler.store.intake import Intake, NewTask
 from scheduler.store.terms import Terms, leader_settings
 from tests.support.rows import IDS
 
-QUICK = ControlSettings(lock_ttl=1.0, lease=1.5, reconcile_every=0.1, stale_after=0.2, poll=0.2)
+QUICK = ControlSettings(lock_ttl=1.0, reconcile_every=0.1, stale_after=0.2, poll=0.2)
 
 
 def recurring(

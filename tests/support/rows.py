@@ -19,6 +19,8 @@ from scheduler.store.execution import Executions, Settled
 from scheduler.store.intake import Created, Intake, NewTask
 
 IDS = IdSource(SystemClock())
+QUICK_LEASE = 1.5
+"""Seconds that the lease of a worker lasts which `add_worker` makes."""
 
 
 def new_task(name: str = "task", edges: Sequence[Edge] = (), *, straight: bool = True, **fields: Any) -> NewTask:
@@ -33,15 +35,18 @@ def after(upstream: NewTask, condition: Any = "success") -> Edge:
     return Edge(upstream.task_id, upstream.run_id, None, condition)
 
 
-async def add_worker(database: Database, *, state: str = "live", worker_id: UUID | None = None) -> UUID:
+async def add_worker(
+    database: Database, *, state: str = "live", worker_id: UUID | None = None, lease: float = QUICK_LEASE
+) -> UUID:
     """A worker row with a lease."""
     worker_id = worker_id or IDS.one()
     async with database.session() as connection:
         await connection.execute(
-            "INSERT INTO workers (id, name, host, pid, queues, executors, containment, slots, version, state,"
-            " registered_at) VALUES ($1, 'w', 'host', 1, '{default}', '{process}', 'session', 8, '0', $2, now())",
+            "INSERT INTO workers (id, name, host, pid, queues, executors, containment, slots, version, lease, state,"
+            " registered_at) VALUES ($1, 'w', 'host', 1, '{default}', '{process}', 'session', 8, '0', $3, $2, now())",
             worker_id,
             state,
+            lease,
         )
         await connection.execute("INSERT INTO worker_leases (worker_id, renewed_at) VALUES ($1, now())", worker_id)
     return worker_id

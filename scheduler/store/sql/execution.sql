@@ -15,6 +15,10 @@ WITH offer AS MATERIALIZED (
     FROM runs r
     WHERE r.lane = l.lane AND r.state = 'queued'
       AND r.queued_at <= (SELECT dts_now()) - make_interval(secs => $4)
+      AND EXISTS (
+        SELECT FROM tasks AS task WHERE task.id = r.task_id
+          -- include: format_known
+      )
     ORDER BY r.priority DESC, r.run_at, r.id
     LIMIT $3
     FOR UPDATE OF r SKIP LOCKED
@@ -23,6 +27,10 @@ WITH offer AS MATERIALIZED (
   LIMIT $3
 ),
 -- include: take_offers
+
+-- fragment: format_known
+-- a condition on `task`: this release understands what is stored (`scheduler.domain.task.FORMAT`)
+AND coalesce((task.spec ->> 'format')::integer, 1) <= 1
 
 -- fragment: take_offers
 -- queued → running | pending, for the rows of `offer(run_id, seq, state)` and the live worker `$1`. The state is compared
@@ -47,6 +55,7 @@ incarnation AS MATERIALIZED (
   FROM offer, incarnation, clock, tasks AS task
   WHERE r.id = offer.run_id AND r.state = offer.state AND r.dispatch_seq = offer.seq AND task.id = r.task_id
     AND NOT EXISTS (SELECT FROM paused WHERE paused.namespace = r.namespace AND paused.name = r.queue)
+    -- include: format_known
   RETURNING r.id, r.task_id, r.namespace, r.fence, r.attempt, r.failures, r.losses, r.suspect, r.scheduled_for,
             r.started_at, r.first_started_at, r.task_version, r.traceparent, task.spec
 )

@@ -254,7 +254,7 @@ WITH
 -- include: bounds
 SELECT w.id::text AS subject, 'a ' || w.state || ' worker was last heard of at ' || l.renewed_at || ', while a leader leads' AS detail
 FROM bounds, leadership led, workers w JOIN worker_leases l ON l.worker_id = w.id
-WHERE w.state IN ('live', 'draining') AND l.renewed_at < bounds.at - 2 * bounds.grace
+WHERE w.state IN ('live', 'draining') AND l.renewed_at < bounds.at - greatest(2 * bounds.grace, 2 * make_interval(secs => w.lease))
   AND led.holder IS NOT NULL AND led.renewed_at > bounds.at - bounds.grace AND led.acquired_at < bounds.at - 2 * bounds.grace
 LIMIT (SELECT shown FROM bounds)
 

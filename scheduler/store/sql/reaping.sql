@@ -1,6 +1,6 @@
 -- name: lease_numbers
--- reads the lease number of every live worker
-SELECT w.id, coalesce(l.renewal, -1) AS renewal
+-- reads the lease number of every live worker, and how long its lease lasts
+SELECT w.id, coalesce(l.renewal, -1) AS renewal, w.lease AS lasts
 FROM workers w LEFT JOIN worker_leases l ON l.worker_id = w.id
 WHERE w.state IN ('live', 'draining')
 

@@ -3,8 +3,8 @@
 WITH clock AS MATERIALIZED (
   SELECT dts_now() AS at
 ), worker AS (
-  INSERT INTO workers (id, name, host, pid, queues, executors, labels, containment, slots, version, state, registered_at)
-  SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'live', clock.at FROM clock
+  INSERT INTO workers (id, name, host, pid, queues, executors, labels, containment, slots, version, lease, state, registered_at)
+  SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'live', clock.at FROM clock
   ON CONFLICT (id) DO NOTHING
   RETURNING id
 )

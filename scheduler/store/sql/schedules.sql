@@ -4,9 +4,10 @@ SELECT t.id, t.namespace, t.name, t.spec, t.occurrences, t.fire_cursor, t.next_f
        active.runs AS active
 FROM (SELECT dts_now() AS at) AS now
 CROSS JOIN LATERAL (
-  SELECT d.* FROM tasks_recurring d
-  WHERE d.next_fire_at <= now.at AND NOT d.paused AND d.deleted_at IS NULL AND d.id <> ALL ($2::uuid[])
-  ORDER BY d.next_fire_at
+  SELECT task.* FROM tasks_recurring AS task
+  WHERE task.next_fire_at <= now.at AND NOT task.paused AND task.deleted_at IS NULL AND task.id <> ALL ($2::uuid[])
+    -- include: format_known
+  ORDER BY task.next_fire_at
   LIMIT $1
 ) AS t
 LEFT JOIN LATERAL (

@@ -96,12 +96,58 @@ class Executor:
             raise
 
 
+class _KeptConnection(Executor):
+    """Runs statements on a connection that it keeps: taking one and giving it back costs half as much as a statement.
+
+    It is taken from the pool with the first statement, and given back when one fails, so that the pool replaces it if
+    it is broken. A statement that comes while another is under way goes to whichever connection is free.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        super().__init__(pool)
+        self._pool = pool
+        self._connection: Any | None = None
+        self._busy = False
+
+    async def _run(self, method: str, name: str, args: tuple[object, ...]) -> Any:
+        if self._busy:
+            return await super()._run(method, name, args)
+        self._busy = True
+        try:
+            if self._connection is None or self._connection.is_closed():
+                await self.give_back()
+                self._connection = await self._pool.acquire()
+            return await getattr(self._connection, method)(STATEMENTS[name], *args)
+        except BaseException as error:
+            await self.give_back()
+            if _is_away(error):
+                raise StoreUnavailable(f"{name}: {error}") from error
+            raise
+        finally:
+            self._busy = False
+
+    async def give_back(self) -> None:
+        """Let the pool have the connection again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._pool.release(connection)
+
+
 class Database(Executor):
     """A pool of connections to one PostgreSQL database."""
 
     def __init__(self, pool: Any) -> None:
         super().__init__(pool)
         self._pool = pool
+
+    @asynccontextmanager
+    async def kept_connection(self) -> AsyncIterator[Executor]:
+        """Keep a connection for one loop's statements. Nothing may be sent through it after leaving."""
+        kept = _KeptConnection(self._pool)
+        try:
+            yield kept
+        finally:
+            await kept.give_back()
 
     @classmethod
     async def connect(

@@ -14,8 +14,8 @@ from scheduler.failpoints import Point, reach
 from scheduler.store.database import Database, Executor, StoreUnavailable
 from scheduler.store.group_commit import GroupCommit
 
-_SPACING = 0.01
-"""Seconds between reports of a busy worker: one costs PostgreSQL about 300 µs, and 20 µs for each outcome in it."""
+_SPACING = 0.025
+"""Seconds between full batches of reports: one costs PostgreSQL about 300 µs, and 15 µs for each outcome in it."""
 
 NIL_UUID = UUID(int=0)
 
@@ -83,6 +83,8 @@ class Executions:
         on_settled: Callable[[Settled], Awaitable[None]],
     ) -> None:
         self._database = database
+        self._claims: Executor = database
+        self._reports: Executor = database
         self._ids = ids
         self._worker_id = worker_id
         self._lanes_open = lanes_open
@@ -92,7 +94,7 @@ class Executions:
     async def claim(self, offers: Sequence[tuple[UUID, int]]) -> list[Claim]:
         """Take (run id, dispatch_seq) offers: queued → running. Those that no longer stand are left out."""
         offers = sorted(offers)  # every claimer locks in the order of ids
-        rows = await self._database.fetch("claim", self._worker_id, [o[0] for o in offers], [o[1] for o in offers])
+        rows = await self._claims.fetch("claim", self._worker_id, [o[0] for o in offers], [o[1] for o in offers])
         return [_claim_from(row) for row in rows]
 
     async def claim_waiting(self, lanes: Sequence[str], limit: int, older_than: float) -> list[Claim]:
@@ -109,14 +111,19 @@ class Executions:
 
     async def run(self) -> None:
         """Flush outcomes until cancelled."""
-        await self._outcomes.run()
+        async with self._database.kept_connection() as claims, self._database.kept_connection() as reports:
+            self._claims, self._reports = claims, reports
+            try:
+                await self._outcomes.run()
+            finally:
+                self._claims = self._reports = self._database
 
     async def _flush(self, outcomes: Sequence[Outcome]) -> list[Finished]:
         outcomes_by_id = sorted(outcomes, key=lambda o: o.run_id)
         graves = iter(self._ids.take(sum(o.state == "dead_letter" for o in outcomes_by_id)))
         lanes_open = self._lanes_open()
         await reach(Point.FINISH_SENDING)
-        rows = await self._database.fetch(
+        rows = await self._reports.fetch(
             "finish",
             [o.run_id for o in outcomes_by_id],
             [o.fence for o in outcomes_by_id],

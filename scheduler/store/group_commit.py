@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _ATTEMPTS = 5
-_FULL = 8
+_FULL = 32
 
 
 class GroupCommit(Generic[Item, Result]):

@@ -71,6 +71,7 @@ class Intake:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._singles: Executor = database
         self._known_lanes: set[str] = set()
         self._plain: GroupCommit[NewTask, Created] | None = GroupCommit(self._flush_plain, max_batch=500)
 
@@ -84,7 +85,12 @@ class Intake:
     async def run(self) -> None:
         """Flush single creations until cancelled."""
         assert self._plain is not None, "within a transaction there is nothing to run"
-        await self._plain.run()
+        async with self._database.kept_connection() as singles:
+            self._singles = singles
+            try:
+                await self._plain.run()
+            finally:
+                self._singles = self._database
 
     async def create(self, new: NewTask) -> Created:
         """Create one task; coalesced with others when nothing about it needs a transaction of its own.
@@ -176,8 +182,8 @@ class Intake:
         return set(unknown)
 
     async def _flush_plain(self, new: Sequence[NewTask]) -> list[Created]:
-        self._known_lanes |= await self.ensure_lanes(self._database, ((task.namespace, task.spec) for task in new))
-        created = await insert_once(self._database, new, [0] * len(new))
+        self._known_lanes |= await self.ensure_lanes(self._singles, ((task.namespace, task.spec) for task in new))
+        created = await insert_once(self._singles, new, [0] * len(new))
         await reach(Point.INTAKE_COMMITTED, StoreUnavailable)
         return created
 

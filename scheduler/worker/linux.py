@@ -26,6 +26,9 @@ _CREDENTIAL_CALLS = {  # machine: setgroups, setresuid, setresgid
 SUPPORTED = sys.platform == "linux" and platform.machine() in _CREDENTIAL_CALLS
 """Whether pidfds, subreapers and per-thread credentials are here; elsewhere the worker is for development only."""
 
+_PIDFD_OPEN = 434  # the same everywhere, as every system call since 5.1
+_Pipe = ctypes.c_int * 2
+
 _libc = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter lock: these calls are shorter than releasing it
 _SETGROUPS, _SETRESUID, _SETRESGID = _CREDENTIAL_CALLS.get(platform.machine(), (0, 0, 0))
 
@@ -66,6 +69,27 @@ def set_thread_uid(real_and_effective: int, saved: int) -> None:
 def set_thread_gid(gid: int) -> None:
     """Set all of the calling thread's group ids."""
     _checked(_libc.syscall(_SETRESGID, gid, gid, gid))
+
+
+# Python's own calls for these let the lock go. On a busy worker the thread then queues for it again behind all others,
+# six times for one command; the calls themselves take a microsecond.
+
+
+def pipe() -> tuple[int, int]:
+    """Return the reading and the writing end of a new pipe, both closed by executing."""
+    ends = _Pipe()
+    _checked(_libc.pipe2(ends, os.O_CLOEXEC))
+    return ends[0], ends[1]
+
+
+def close(fd: int) -> None:
+    """Close a descriptor."""
+    _checked(_libc.close(fd))
+
+
+def open_process(pid: int) -> int:
+    """Return a descriptor of a process, which becomes readable when it ends."""
+    return _checked(_libc.syscall(_PIDFD_OPEN, pid, 0))
 
 
 class _Timer(ctypes.Structure):

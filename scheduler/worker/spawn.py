@@ -39,6 +39,9 @@ _REASONS = {
     errno.EMFILE: "too_many_files",
     errno.ENFILE: "too_many_files",
 }
+_pipe = linux.pipe if linux.SUPPORTED else os.pipe
+_close = linux.close if linux.SUPPORTED else os.close
+
 _WORKDIR_REASONS = {errno.EACCES: "workdir_not_permitted", errno.ENOTDIR: "workdir_not_a_directory"}
 
 
@@ -94,21 +97,21 @@ class Spawner:
         stdin = self._null if launch.stdin is None else _file_with(launch.stdin)
         out = err = (-1, -1)
         try:
-            out = os.pipe()
-            err = os.pipe()
+            out = _pipe()
+            err = _pipe()
             pid = self._start(launch, (stdin, out[1], err[1]))
             return Child(pid, _pidfd_of(pid) if linux.SUPPORTED else -1, out[0], err[0])
         except BaseException as error:
             for fd in (out[0], err[0]):
                 if fd >= 0:
-                    os.close(fd)
+                    _close(fd)
             if isinstance(error, OSError):  # no descriptors for pipes
                 raise SpawnError(_REASONS.get(error.errno or 0, "failed"), str(error)) from error
             raise
         finally:
             for fd in (out[1], err[1]):
                 if fd >= 0:
-                    os.close(fd)
+                    _close(fd)
             if stdin != self._null:
                 os.close(stdin)
 
@@ -159,7 +162,7 @@ class Spawner:
 
 def _pidfd_of(pid: int) -> int:
     try:
-        return os.pidfd_open(pid)
+        return linux.open_process(pid)
     except OSError:  # no descriptors left: a process that cannot be watched must not run
         os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

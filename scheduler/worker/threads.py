@@ -13,6 +13,7 @@ import asyncio
 import queue
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -20,7 +21,7 @@ import msgspec
 from scheduler.worker import linux
 from scheduler.worker.spawn import Child, Launch, Spawner
 
-_SWITCH = 0.0005
+_SWITCH = 0.0001
 """Seconds after which a thread that has started a command may ask the loop for the interpreter lock."""
 
 
@@ -43,6 +44,8 @@ class SpawnThreads:
         self._directory = directory
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._started: deque[_Job] = deque()
+        self._told = False  # the loop knows that something has started, and has not looked yet
         sys.setswitchinterval(_SWITCH)
         if self._add():
             for _ in range(count - 1):
@@ -63,6 +66,15 @@ class SpawnThreads:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join()
+
+    def _deliver(self) -> None:
+        self._told = False  # before looking: what starts from now on tells again
+        while self._started:
+            job = self._started.popleft()
+            if job.error is not None:
+                job.started.set_exception(job.error)
+            elif job.child is not None:
+                job.started.set_result(job.child)
 
     def _add(self) -> bool:
         """Start a thread, and say whether it has a working directory and umask of its own."""
@@ -89,7 +101,10 @@ class SpawnThreads:
                 job.child = spawner.spawn(job.launch)
             except BaseException as error:  # noqa: BLE001  # raised again where it was asked for
                 job.error = error
-            self._loop.call_soon_threadsafe(_deliver, job)
+            self._started.append(job)
+            if not self._told:
+                self._told = True
+                self._loop.call_soon_threadsafe(self._deliver)
         spawner.close()
 
 
@@ -101,10 +116,3 @@ def _have_own_directory() -> bool:
     except PermissionError:  # as in containers, whose usual filter of system calls knows no harmless `unshare`
         return False
     return True
-
-
-def _deliver(job: _Job) -> None:
-    if job.error is not None:
-        job.started.set_exception(job.error)
-    elif job.child is not None:
-        job.started.set_result(job.child)

@@ -96,6 +96,13 @@ class Executor:
             raise
 
 
+def _usable(connection: Any | None) -> bool:
+    try:
+        return connection is not None and not connection.is_closed()
+    except asyncpg.InterfaceError:  # it broke while nobody used it, and the pool has taken it back
+        return False
+
+
 class _KeptConnection(Executor):
     """Runs statements on a connection that it keeps: taking one and giving it back costs half as much as a statement.
 
@@ -114,7 +121,7 @@ class _KeptConnection(Executor):
             return await super()._run(method, name, args)
         self._busy = True
         try:
-            if self._connection is None or self._connection.is_closed():
+            if not _usable(self._connection):
                 await self.give_back()
                 self._connection = await self._pool.acquire()
             return await getattr(self._connection, method)(STATEMENTS[name], *args)

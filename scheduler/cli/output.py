@@ -34,6 +34,9 @@ _STATE_STYLES = {
 }
 
 
+_VERDICT_STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
+
+
 class Output:
     """Where one command's answers go. `json` asks for JSON on a terminal too."""
 
@@ -88,6 +91,13 @@ class Output:
     def data(self, item: object) -> None:
         """Print one JSON object."""
         sys.stdout.write(msgspec.json.encode(item).decode() + "\n")
+
+    def verdict(self, verdict: str, subject: str, says: str, fix: str) -> None:
+        """Print one finding, and below it what would mend it."""
+        line = Text.assemble((f"{verdict:<8}", _VERDICT_STYLES.get(verdict, "")), f"{subject}: {says}")
+        self._console.print(line, soft_wrap=True)
+        if fix:
+            self._console.print(Text(f"          → {fix}"), soft_wrap=True)
 
     def done(self, item: object, text: str) -> None:
         """Say that something was done: `text` for people, the object for programs."""

@@ -37,3 +37,38 @@ async def test_a_broken_promise_is_named_with_what_breaks_it(database: Database,
 def test_a_database_that_is_away_is_said_to_be(dts: Dts, tmp_path: Path) -> None:
     done = dts("doctor", "--database-url", f"postgresql://x@/y?host={tmp_path}")
     assert done.code == exits.UNAVAILABLE
+    assert "postgresql" in done.out
+
+
+def test_a_machine_is_examined_where_no_server_is_known(dts: Dts, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DTS_DATABASE_URL", "DTS_REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    done = dts("doctor")
+    assert done.code == exits.OK
+    assert {(item["area"], item["verdict"]) for item in done.items if item["name"] == "address"} == {
+        ("postgresql", "skipped"),
+        ("redis", "skipped"),
+    }
+    assert "libraries" in {item["name"] for item in done.items}
+
+
+def test_what_is_wrong_with_live_servers_comes_with_what_mends_it(dts: Dts, database_url: str, redis_url: str) -> None:
+    done = dts("doctor", "--database-url", database_url, "--redis-url", redis_url)
+    wrong = {(item["area"], item["name"]): item["fix"] for item in done.items if item["verdict"] == "wrong"}
+    assert done.code == exits.FAILURE
+    assert wrong[("fleet", "leader")].startswith("start dts-scheduler")
+    assert wrong[("fleet", "workers")] == "start dts-worker"
+    good = {(item["area"], item["name"]) for item in done.items if item["verdict"] == "ok"}
+    assert {("postgresql", "version"), ("postgresql", "clock"), ("redis", "fit"), ("schema", "migrations")} <= good
+
+
+def test_a_schema_that_is_behind_is_said_to_be(dts: Dts, empty_database_url: str) -> None:
+    done = dts("doctor", "--database-url", empty_database_url)
+    (schema,) = [item for item in done.items if item["area"] == "schema"]
+    assert (schema["verdict"], schema["fix"]) == ("wrong", "dts migrate up")
+
+
+def test_redis_that_is_away_is_said_to_be(dts: Dts, database_url: str) -> None:
+    done = dts("doctor", "--database-url", database_url, "--redis-url", "redis://127.0.0.1:1")
+    assert done.code == exits.UNAVAILABLE
+    assert ("redis", "reachable", "wrong") in {(i["area"], i["name"], i["verdict"]) for i in done.items}

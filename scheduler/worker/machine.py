@@ -91,7 +91,7 @@ def task_identity(task_user: str) -> Identity:
 
 
 @contextmanager
-def watch_guard(value: str | None, processes: Processes) -> Iterator[None]:
+def watch_guard(value: str | None, machine: Machine) -> Iterator[None]:
     """Kill everything and exit at once should the guard (`DTS_GUARD`) die: nobody holds us to our lease any more."""
     if value is None:
         yield
@@ -104,7 +104,7 @@ def watch_guard(value: str | None, processes: Processes) -> Iterator[None]:
     if os.getppid() != guard:
         os._exit(70)
     loop = asyncio.get_running_loop()
-    loop.add_reader(pidfd, _without_guard, processes)
+    loop.add_reader(pidfd, _without_guard, machine)
     try:
         yield
     finally:
@@ -112,14 +112,19 @@ def watch_guard(value: str | None, processes: Processes) -> Iterator[None]:
         os.close(pidfd)
 
 
-def _without_guard(processes: Processes) -> None:
+def _without_guard(machine: Machine) -> None:
     _log.error("the guard has died: this worker ends with all its commands")
-    processes.kill_everything()
-    me = os.getpid()
-    while left := tree.descendants([me], every := tree.all_processes()):
-        tree.kill_all(lambda: [every[pid] for pid in left])
+    machine.cells.end_worker()
+    machine.processes.kill_everything()
+    while _left():
+        tree.kill_all(_left)
         _reap_children()
     os._exit(70)
+
+
+def _left() -> list[tree.Stat]:
+    processes = tree.all_processes()
+    return [processes[pid] for pid in tree.descendants([os.getpid()], processes)]
 
 
 def _reap_children() -> None:

@@ -54,7 +54,7 @@ async def run(
     replaces = os.environ.pop(REPLACES, None)
     guard = os.environ.get(VARIABLE)
     try:
-        with watch_guard(guard, machine.processes):
+        with watch_guard(guard, machine):
             if replaces is not None:
                 await _bury(Reaping(database, ids), broker, UUID(hex=replaces), health)
             while not stop.is_set():

@@ -26,7 +26,7 @@ async def main(notes: Path, command: str, lease: float) -> None:
     machine = Machine.prepare(WorkerSettings(task_user="root" if os.geteuid() == 0 else ""), clock)
     with (notes / "workers").open("a") as file:
         file.write(f"{os.getpid()} {os.environ.get('DTS_REPLACES', '-')}\n")
-    with watch_guard(os.environ.get(VARIABLE), machine.processes):
+    with watch_guard(os.environ.get(VARIABLE), machine):
         page = machine.page
         page.incarnation = uuid4().bytes
         (notes / "incarnation").write_text(page.incarnation.hex())

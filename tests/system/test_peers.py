@@ -16,6 +16,7 @@ from tests.support.cluster import Cluster, cluster
 from tests.support.cluster.faults import Cut, Redis, in_force
 from tests.support.servers import Servers
 from tests.support.waiting import until_sync
+from tests.system.faults.support import until_quick
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,8 +38,8 @@ def fires(system: Cluster, task_id: str) -> int:
 
 @pytest.mark.skipif(not linux.SUPPORTED, reason="needs a guard")
 def test_processes_that_share_their_host_and_name_are_told_apart(system: Cluster) -> None:
-    runs = system.submit_many(8, "sleep 2")
-    system.until_running(8)
+    runs = system.submit_many(8, command="sleep 2")
+    until_sync(lambda: system.states().get("running") == 8, what="all to execute")
     killed, other = system.of("worker")
     theirs = {str(row["id"]): row["pid"] for row in system.sql("SELECT id, pid FROM workers WHERE state = 'live'")}
     assert len(theirs) == 2
@@ -67,7 +68,7 @@ def test_work_is_dispatched_again_after_redis_was_away_and_nobody_was_restarted(
         system.submit_many(20)
         system.until_quiet()
     # Without Redis, a worker finds a run when it has waited for a second.
-    until_sync(lambda: system.dispatched_within(10) < 0.8, 20, "runs to come by Redis again")
+    until_quick(system)
     assert {member.name: member.pid for member in system.members} == before
     assert {member.worker.pid for member in system.of("worker")} == workers
 

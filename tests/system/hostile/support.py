@@ -53,7 +53,7 @@ while time.monotonic() < end:
 
 def submit(system: Cluster, command: str | list[str], **fields: Any) -> str:
     """Submit a command and return its run's id."""
-    return system.submit_many(1, command, **fields)[0]
+    return system.submit_many(1, command=command, **fields)[0]
 
 
 def ended(system: Cluster, run_id: str, seconds: float = 20.0) -> Any:

@@ -31,6 +31,7 @@ from scheduler.store.namespaces import Namespaces
 from scheduler.store.queues import Queues
 from scheduler.store.runs import Runs
 from scheduler.store.tasks import Tasks
+from scheduler.store.workflows import Workflows
 
 if TYPE_CHECKING:
     from scheduler.api.jwks import KeySource
@@ -51,6 +52,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     runs: Runs
     dead_letters: DeadLetters
     calendars: Calendars
+    workflows: Workflows
     queues: Queues
     explain: Explain
     offers: Offers
@@ -138,6 +140,7 @@ def _readers(database: Database) -> dict[str, Any]:
         "runs": Runs(database),
         "dead_letters": DeadLetters(database),
         "calendars": Calendars(database),
+        "workflows": Workflows(database),
         "queues": Queues(database),
         "explain": Explain(database),
     }

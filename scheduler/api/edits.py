@@ -27,6 +27,7 @@ from scheduler.domain.gates import gate_name
 from scheduler.domain.lane import lane_for
 from scheduler.domain.task import TaskSpec, decode_spec, encode_spec
 from scheduler.domain.validation import normalise
+from scheduler.domain.workflows import EXECUTOR
 from scheduler.store.tasks import Edit, StoredTask
 
 _spec = msgspec.json.Decoder(TaskSpec)
@@ -86,6 +87,7 @@ async def change_definition(
     """
     now = api.clock.now()
     old = decode_spec(task.spec)
+    refuse_carrier(old)
     request.principal.demand("task:write")
     if defines_command(old, wanted):
         request.principal.demand("command:define")
@@ -102,8 +104,8 @@ async def change_definition(
         lane=lane_for(task.namespace, spec),
         gate=gate_name(task.namespace, spec),
         run_at=_new_time(old, spec, now),
-        fire_cursor=now if _replanned(old, spec) else None,
-        next_fire_at=first_fire(spec, task.created_at, now) if _replanned(old, spec) else task.next_fire_at,
+        fire_cursor=now if replanned(old, spec) else None,
+        next_fire_at=first_fire(spec, task.created_at, now) if replanned(old, spec) else task.next_fire_at,
     )
     try:
         async with api.database.transaction() as executor:
@@ -112,12 +114,18 @@ async def change_definition(
             if locked.version != task.version:
                 raise Conflict("changed_meanwhile", "the task was changed at the same time; read it and try again")
             await api.intake.ensure_lanes(executor, [(task.namespace, spec)])
-            if not _replanned(old, spec):
+            if not replanned(old, spec):
                 edit = msgspec.structs.replace(edit, next_fire_at=locked.next_fire_at)
             await api.tasks.edit(executor, edit)
     except asyncpg.UniqueViolationError:
         raise Conflict("name_taken", f"a recurring task is already named {spec.name!r}") from None
     api.offers.wake_control()
+
+
+def refuse_carrier(spec: TaskSpec) -> None:
+    """Raise Conflict if a task carries a workflow: it is changed with that."""
+    if spec.executor == EXECUTOR:
+        raise Conflict("workflow", f"the task carries the workflow {spec.name!r}: change that instead")
 
 
 async def _valid(api: Context, task: StoredTask, old: TaskSpec, spec: TaskSpec) -> TaskSpec:
@@ -140,7 +148,8 @@ async def _valid(api: Context, task: StoredTask, old: TaskSpec, spec: TaskSpec) 
     return with_ids(spec, upstream, [])
 
 
-def _replanned(old: TaskSpec, new: TaskSpec) -> bool:
+def replanned(old: TaskSpec, new: TaskSpec) -> bool:
+    """Say whether an edit moves the planned fires of a recurring task."""
     return new.schedule is not None and any(getattr(old, name) != getattr(new, name) for name in _timing)
 
 

@@ -14,6 +14,7 @@ from scheduler.wire.calendars import StoredCalendar
 from scheduler.wire.dead_letters import DeadLetter, Decided
 from scheduler.wire.fleet import Queue, Worker
 from scheduler.wire.tasks import Created, Fire, PlannedFire, Task
+from scheduler.wire.workflows import Workflow, WorkflowRun
 
 
 class TaskPage(msgspec.Struct, kw_only=True):
@@ -55,6 +56,20 @@ class CalendarPage(msgspec.Struct, kw_only=True):
     """One page of calendars."""
 
     items: list[StoredCalendar]
+    next_cursor: str | None
+
+
+class WorkflowPage(msgspec.Struct, kw_only=True):
+    """One page of workflows."""
+
+    items: list[Workflow]
+    next_cursor: str | None
+
+
+class WorkflowRunPage(msgspec.Struct, kw_only=True):
+    """One page of workflow runs."""
+
+    items: list[WorkflowRun]
     next_cursor: str | None
 
 

@@ -24,6 +24,8 @@ from scheduler.api import (
     submit,
     tasks,
     triggers,
+    workflow_runs,
+    workflows,
 )
 from scheduler.api.openapi import openapi
 from scheduler.api.routing import Query, Route
@@ -31,6 +33,7 @@ from scheduler.domain.access import OPEN, Open, Permission
 from scheduler.domain.calendars import Calendar, NamedCalendar
 from scheduler.domain.run import Run, RunState
 from scheduler.domain.task import TaskSpec
+from scheduler.domain.workflows import WorkflowSpec
 from scheduler.wire.access import IssuedKey, Key, Namespace, NewKey, NewNamespace
 from scheduler.wire.backfills import Backfilled, BackfillRange
 from scheduler.wire.bulk import BulkCancelled, BulkRetried, CancelRuns, LogLevel, RetryRuns
@@ -40,6 +43,7 @@ from scheduler.wire.fleet import Draining, QueueState
 from scheduler.wire.health import DeepHealth, Liveness, Readiness
 from scheduler.wire.runs import Cancelled, Explanation, FenceCheck, StoredCheckpoint
 from scheduler.wire.tasks import Task, TaskStatus
+from scheduler.wire.workflows import Workflow, WorkflowRunDetail, WorkflowStart
 
 _PAGED = (
     Query("limit", int, "How many items at most, 1 to 1000 (default 100)."),
@@ -454,6 +458,129 @@ _CALENDARS: tuple[Route, ...] = (
     ),
 )
 
+_WORKFLOW = {
+    "name": "etl",
+    "schedule": "0 3 * * *",
+    "parameters": {"DAY": "yesterday"},
+    "tasks": [
+        {"name": "extract", "command": "extract.sh"},
+        {"name": "load", "command": "load.sh", "depends_on": [{"task": "extract"}]},
+    ],
+}
+
+_WORKFLOWS: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/workflows",
+        permission="command:define",
+        handler=workflows.create_workflow,
+        summary="Create a workflow",
+        tag="workflows",
+        request=WorkflowSpec,
+        example=_WORKFLOW,
+        responses={201: Workflow},
+        errors=(408, 409, 413, 415, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/workflows",
+        permission="task:read",
+        handler=workflows.list_workflows,
+        summary="List workflows",
+        tag="workflows",
+        query=_PAGED,
+        responses={200: payloads.WorkflowPage},
+        errors=(422,),
+    ),
+    Route(
+        method="GET",
+        path="/api/workflows/{name}",
+        permission="task:read",
+        handler=workflows.get_workflow,
+        summary="Read a workflow",
+        tag="workflows",
+        responses={200: Workflow},
+        errors=(404,),
+    ),
+    Route(
+        method="PUT",
+        path="/api/workflows/{name}",
+        permission="command:define",
+        handler=workflows.replace_workflow,
+        summary="Replace a workflow's definition",
+        tag="workflows",
+        request=WorkflowSpec,
+        example=_WORKFLOW,
+        responses={200: Workflow},
+        errors=(404, 408, 409, 412, 413, 415, 422),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/workflows/{name}",
+        permission="task:write",
+        handler=workflows.delete_workflow,
+        summary="Delete a workflow",
+        tag="workflows",
+        query=(Query("cascade", str, "`cancel`: cancel its live runs and their tasks."),),
+        responses={204: None},
+        errors=(404, 409, 412, 422),
+    ),
+    Route(
+        method="POST",
+        path="/api/workflows/{name}/runs",
+        permission="run:control",
+        handler=workflow_runs.start_workflow,
+        summary="Run a workflow now",
+        tag="workflows",
+        request=WorkflowStart,
+        optional_body=True,
+        example={"parameters": {"DAY": "2026-01-31"}},
+        responses={201: WorkflowRunDetail},
+        errors=(404, 408, 413, 415, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/workflows/{name}/runs",
+        permission="run:read",
+        handler=workflow_runs.list_workflow_runs,
+        summary="List a workflow's runs",
+        tag="workflows",
+        query=(Query("state", RunState, "Only those in this state."), *_PAGED),
+        responses={200: payloads.WorkflowRunPage},
+        errors=(404, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/workflow-runs/{id}",
+        permission="run:read",
+        handler=workflow_runs.get_workflow_run,
+        summary="Read a workflow run and where its tasks stand",
+        tag="workflows",
+        responses={200: WorkflowRunDetail},
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path="/api/workflow-runs/{id}/cancel",
+        permission="run:control",
+        handler=workflow_runs.cancel_workflow_run,
+        summary="Cancel a workflow run and its tasks",
+        tag="workflows",
+        responses={200: Cancelled, 202: Cancelled},
+        errors=(404, 409),
+    ),
+    Route(
+        method="POST",
+        path="/api/workflow-runs/{id}/rerun",
+        permission="run:control",
+        handler=workflow_runs.rerun_workflow_run,
+        summary="Run again what did not complete of a workflow run",
+        tag="workflows",
+        responses={200: WorkflowRunDetail},
+        errors=(404, 408, 409, 413, 422),
+    ),
+)
+
 _DEAD_LETTERS: tuple[Route, ...] = (
     Route(
         method="GET",
@@ -715,6 +842,7 @@ ROUTES: tuple[Route, ...] = (
     *_TASKS,
     *_RUNS,
     *_CALENDARS,
+    *_WORKFLOWS,
     *_DEAD_LETTERS,
     *_FLEET,
     *_EVENTS,

@@ -15,6 +15,7 @@ from scheduler.domain.calendars import blackout_of
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, PreconditionFailed
 from scheduler.domain.fires import next_fire_at
 from scheduler.domain.task import Moment, decode_spec
+from scheduler.domain.workflows import EXECUTOR
 from scheduler.domain.zones import instant_of
 from scheduler.store.tasks import LockedTask, StoredTask, TaskFilter
 from scheduler.wire.runs import Cancelled
@@ -93,6 +94,8 @@ async def delete_task(api: Context, request: Request) -> Reply:
     async with api.database.transaction() as executor:
         task = found(await api.tasks.lock(executor, request.namespace, task_id), "task", task_id)
         demand_version(task, expected)
+        if decode_spec(task.spec).executor == EXECUTOR:
+            raise Conflict("workflow", f"the task carries the workflow {task.name!r}: delete that instead")
         live = await api.tasks.live_runs(executor, task.id)
         dependents = await api.tasks.waiting_dependents(executor, task.id)
         if cascade is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
 from scheduler.api.context import Context, found
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer, location
@@ -10,7 +13,9 @@ from scheduler.domain.gates import gate_name
 from scheduler.domain.lane import lane_for
 from scheduler.domain.overlap import admit
 from scheduler.domain.task import decode_spec
+from scheduler.domain.workflows import EXECUTOR
 from scheduler.store.backfill import still_live
+from scheduler.store.database import Executor
 from scheduler.store.runs import Cancelled
 from scheduler.store.tasks import NewRun
 
@@ -19,7 +24,15 @@ async def trigger_task(api: Context, request: Request) -> Reply:
     """Make a run of a task now; one that the overlap policy refuses is created `skipped`."""
     if await request.body(api.settings.max_body, api.settings.body_timeout) not in (b"", b"{}"):
         raise InvalidInput([FieldError("", "a trigger takes no body")])
-    task_id = request.uuid("task")
+    run_id = await start_run(api, request, request.uuid("task"))
+    run = found(await api.runs.get(request.namespace, run_id), "run", run_id)
+    return answer(run, 201, (location("/api/runs", run_id),))
+
+
+async def start_run(
+    api: Context, request: Request, task_id: UUID, begin: Callable[[Executor, UUID], Awaitable[None]] | None = None
+) -> UUID:
+    """Make a run of a task now, and return its id; `begin` writes what belongs to it in the same transaction."""
     cancelled: Cancelled | None = None
     async with api.database.transaction() as executor:
         task = found(await api.tasks.lock(executor, request.namespace, task_id), "task", task_id)
@@ -31,7 +44,7 @@ async def trigger_task(api: Context, request: Request) -> Reply:
             cancelled = await api.runs.cancel(executor, task.namespace, active, reason=f"overlap:{spec.overlap}")
             active = [run_id for run_id, _ in cancelled.requested]
         waits_for = await still_live(executor, active) if verdict.waits else []
-        free = not waits_for and gate_name(task.namespace, spec) is None
+        free = not waits_for and spec.executor != EXECUTOR and gate_name(task.namespace, spec) is None
         straight = free and verdict.refused is None and await api.offers.is_open(lane)
         if verdict.refused is None:
             api.admission.admit(request.namespace, 1)
@@ -49,6 +62,8 @@ async def trigger_task(api: Context, request: Request) -> Reply:
             traceparent=request.traceparent,
         )
         queued = await api.tasks.insert_run(executor, new)
+        if begin is not None and verdict.refused is None:
+            await begin(executor, new.run_id)
     if cancelled is not None:
         api.offers.cancel(cancelled.requested)
         api.offers.settled(cancelled.settled)
@@ -56,5 +71,4 @@ async def trigger_task(api: Context, request: Request) -> Reply:
         api.offers.push((queued,))
     elif verdict.refused is None:
         api.offers.wake_control()
-    run = found(await api.runs.get(request.namespace, new.run_id), "run", new.run_id)
-    return answer(run, 201, (location("/api/runs", new.run_id),))
+    return new.run_id

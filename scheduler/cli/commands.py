@@ -18,12 +18,26 @@ from scheduler.cli import (
     runs,
     submit,
     tasks,
+    workflows,
 )
 
 
 def register(app: App) -> None:
     """Add them to `dts`; `dts worker`, which runs one, also gets `list` and `drain`."""
-    for module in (submit, tasks, runs, logs, dead_letters, plan, crontab, checkpoint, context, keys, namespaces):
+    for module in (
+        submit,
+        tasks,
+        workflows,
+        runs,
+        logs,
+        dead_letters,
+        plan,
+        crontab,
+        checkpoint,
+        context,
+        keys,
+        namespaces,
+    ):
         app.command(module.app)
     app.command(fleet.queues)
     app.command(manual.completion)

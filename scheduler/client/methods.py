@@ -15,6 +15,7 @@ from scheduler.client import fleet
 from scheduler.client import keys as on_keys
 from scheduler.client import runs as on_runs
 from scheduler.client import tasks as on_tasks
+from scheduler.client import workflows as on_workflows
 from scheduler.client.exchange import Operation
 from scheduler.client.pages import Listing
 
@@ -110,6 +111,17 @@ class Methods:
     calendar = Method(on_calendars.calendar)
     put_calendar = Method(on_calendars.put_calendar)
     delete_calendar = Method(on_calendars.delete_calendar)
+
+    create_workflow = Method(on_workflows.create_workflow)
+    workflows = ListingMethod(on_workflows.workflows)
+    workflow = Method(on_workflows.workflow)
+    replace_workflow = Method(on_workflows.replace_workflow)
+    delete_workflow = Method(on_workflows.delete_workflow)
+    start_workflow = Method(on_workflows.start_workflow)
+    workflow_runs = ListingMethod(on_workflows.workflow_runs)
+    workflow_run = Method(on_workflows.workflow_run)
+    cancel_workflow_run = Method(on_workflows.cancel_workflow_run)
+    rerun_workflow_run = Method(on_workflows.rerun_workflow_run)
 
     workers = ListingMethod(fleet.workers)
     drain_worker = Method(fleet.drain_worker)

@@ -15,12 +15,14 @@ from scheduler.control.promote import Promoter
 from scheduler.control.reap import Reaper
 from scheduler.control.reconcile import Reconciler
 from scheduler.control.retain import Keeper
+from scheduler.control.unfold import Unfolder
 from scheduler.service import Backoff, Service, Wake
 from scheduler.store.database import Database
 from scheduler.store.history import History
 from scheduler.store.reaping import Reaping
 from scheduler.store.reconcile import Reconcile
 from scheduler.store.schedules import Schedules
+from scheduler.store.unfolding import Unfolding
 
 _BACKOFF = Backoff(base=0.05, cap=2.0)
 
@@ -31,11 +33,17 @@ class Wakes(msgspec.Struct, frozen=True):
     fire: Wake = msgspec.field(default_factory=Wake)
     promote: Wake = msgspec.field(default_factory=Wake)
     reap: Wake = msgspec.field(default_factory=Wake)
+    unfold: Wake = msgspec.field(default_factory=Wake)
 
     def work(self) -> None:
         """Something was created, changed or became ready."""
         self.fire.set()
+        self.ready()
+
+    def ready(self) -> None:
+        """Wake whoever takes runs that need wait no more."""
         self.promote.set()
+        self.unfold.set()
 
 
 class Reign:
@@ -77,6 +85,7 @@ class Reign:
         reaping = Reaping(self._database, leading.ids)
         yield "fire", Firer(leading, self._schedules).step, self._wakes.fire
         yield "promote", Promoter(leading).step, self._wakes.promote
+        yield "unfold", Unfolder(leading, Unfolding(self._database, leading.ids)).step, self._wakes.unfold
         yield "reap", Reaper(leading, reaping, self._observer).step, self._wakes.reap
         yield "reconcile", Reconciler(leading, self._reconcile, self._schedules).step, Wake()
         yield "retain", Keeper(leading, self._history).step, Wake()

@@ -4,6 +4,7 @@
     elect      one of them holds the term; it alone leads:
       fire       planned fires that have come due become runs
       promote    runs that are due and unblocked are queued and offered to workers
+      unfold     runs of workflows become runs of their tasks, and end with them
       reap       workers whose lease has expired are ended, their runs go on elsewhere
       reconcile  what Redis, or a count, does not know any more is put right
       retain     history is partitioned ahead of time and dropped when its time is over
@@ -61,7 +62,7 @@ async def run(
     dispatch = Dispatch(database)
 
     def leading(epoch: int) -> Leading:
-        return Leading(epoch, settings, broker, dispatch, ids, clock, health, wakes.promote.set)
+        return Leading(epoch, settings, broker, dispatch, ids, clock, health, wakes.ready)
 
     reign = Reign(database=database, observer=observer, wakes=wakes, gauges=gauges, leading=leading)
 

@@ -41,7 +41,10 @@ class WorkerFacts(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Facts(msgspec.Struct, kw_only=True, frozen=True):
-    """All that can keep a run from running, read at one moment. `ahead` counts queued runs that go first."""
+    """All that can keep a run from running, read at one moment. `ahead` counts queued runs that go first.
+
+    `carrier`: it is a run of a workflow, which waits for its tasks and for no worker.
+    """
 
     now: datetime
     state: RunState
@@ -65,6 +68,7 @@ class Facts(msgspec.Struct, kw_only=True, frozen=True):
     rate_n: int | None
     rate_used: int | None
     rate_free_in: float | None
+    carrier: bool
     leader_silent: float | None
 
 
@@ -92,7 +96,7 @@ def blockers(facts: Facts) -> list[Blocker]:
     if facts.state == "running":
         detail = "the run is executing" + (", and was asked to end" if facts.cancel_requested else "")
         return [Blocker(code="running", detail=detail, worker_id=facts.worker_id)]
-    found = [*_held_up(facts), *_no_room(facts)]
+    found = [*_held_up(facts), *(() if facts.carrier else _no_room(facts))]
     if facts.state == "pending" and all(b.code in ("capacity", "no_worker") for b in found):
         found += _leader(facts)
     return found

@@ -21,7 +21,7 @@ LIVE: frozenset[str] = frozenset({"pending", "queued", "running"})
 TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled", "skipped", "dead_letter"})
 
 TRANSITIONS: dict[str, frozenset[str]] = {
-    "pending": frozenset({"queued", "cancelled", "skipped", "failed"}),  # failed: schedule_timeout
+    "pending": frozenset({"queued", "completed", "cancelled", "skipped", "failed"}),  # see below
     "queued": frozenset({"running", "pending", "cancelled", "skipped", "failed"}),
     "running": frozenset({"completed", "failed", "cancelled", "pending", "dead_letter"}),
     "completed": frozenset(),
@@ -30,6 +30,9 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "skipped": frozenset({"pending"}),
     "dead_letter": frozenset({"pending"}),  # revived by replay
 }
+
+"""A run fails while it is pending if its `schedule_timeout` has passed. The runs of workflows are never queued: they
+wait, pending, for the runs of their tasks, and then complete or fail."""
 
 Trigger = Literal["once", "schedule", "manual", "backfill"]
 

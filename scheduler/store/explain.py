@@ -11,6 +11,7 @@ from scheduler.domain.blockers import Facts, UnmetDependency, WorkerFacts
 from scheduler.domain.gates import gate_of
 from scheduler.domain.lane import demands_of, satisfies
 from scheduler.domain.task import TaskSpec, decode_spec
+from scheduler.domain.workflows import EXECUTOR
 from scheduler.store.database import Database
 from scheduler.store.gates import Gates
 
@@ -66,6 +67,7 @@ class Explain:
             rate_n=spec.rate_limit.n if spec.rate_limit else None,
             rate_used=use.used if use else None,
             rate_free_in=use.free_in if use else None,
+            carrier=spec.executor == EXECUTOR,
             leader_silent=row["leader_silent"] if row["leader_holder"] is not None else None,
         )
 

@@ -54,6 +54,7 @@ class History:
             await executor.execute("forget_old_fires", retention)
             await executor.execute("forget_dead_letters", dead_letters)
             await executor.execute("forget_deleted_tasks", retention)
+            await executor.execute("forget_workflow_runs", retention)
 
     async def uncovered(self) -> list[str]:
         """Return the default partitions that hold rows: an alarm, for no week was made for these."""

@@ -36,10 +36,11 @@ CROSS JOIN LATERAL (
 ) AS candidate
 
 -- name: active_lanes
--- reads the lanes that work was ever put in, and whether their queue is paused
+-- reads the lanes that work for workers was ever put in, and whether their queue is paused
 SELECT l.lane, l.namespace, l.queue, l.executor, l.requires,
        EXISTS (SELECT FROM queues q WHERE q.namespace = l.namespace AND q.name = l.queue AND q.paused) AS paused
 FROM lanes l
+WHERE l.executor <> 'workflow'  -- no worker takes these: the leader unfolds them
 ORDER BY l.lane
 
 -- name: queued_by_lane

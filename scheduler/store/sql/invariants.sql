@@ -86,6 +86,7 @@ CROSS JOIN LATERAL (
   SELECT count(*) AS n FROM attempts a WHERE a.run_id = r.id AND a.outcome = 'completed'
 ) AS completed
 WHERE completed.n <> CASE r.state WHEN 'completed' THEN 1 ELSE 0 END
+  AND NOT (completed.n = 0 AND EXISTS (SELECT FROM workflow_runs w WHERE w.run_id = r.id))  -- its tasks have the attempts
 LIMIT (SELECT shown FROM bounds)
 
 -- name: invariant_fences_out_of_order
@@ -406,6 +407,7 @@ CROSS JOIN LATERAL (
 ) AS r
 WHERE r.run_at < bounds.at - bounds.grace
   AND led.holder IS NOT NULL AND led.renewed_at > bounds.at - bounds.grace AND led.acquired_at < bounds.at - bounds.grace
+  AND l.executor <> 'workflow'
   AND NOT EXISTS (SELECT FROM runs q WHERE q.state = 'queued' AND q.lane = l.lane)
   AND NOT EXISTS (SELECT FROM queues s WHERE s.namespace = l.namespace AND s.name = l.queue
                   AND (s.paused OR s.updated_at > bounds.at - bounds.grace))

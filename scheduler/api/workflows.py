@@ -1,0 +1,160 @@
+"""Workflows: definitions. Each has a carrier, the recurring task of its name whose runs are the workflow's runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from scheduler.api.calendars import refuse_unknown_calendars
+from scheduler.api.context import Context, found
+from scheduler.api.cursors import cursor_of, limit_of, page_answer
+from scheduler.api.definitions import first_fire
+from scheduler.api.edits import replanned
+from scheduler.api.requests import Request, decode
+from scheduler.api.responses import Reply, answer, etag, nothing
+from scheduler.domain.errors import Conflict, FieldError, InvalidInput, PreconditionFailed
+from scheduler.domain.lane import lane_of
+from scheduler.domain.task import decode_spec, encode_spec
+from scheduler.domain.workflows import WorkflowSpec, carrier_of, normalised
+from scheduler.store.database import Executor
+from scheduler.store.tasks import Edit
+from scheduler.wire.workflows import Workflow
+
+_spec = msgspec.json.Decoder(WorkflowSpec)
+
+
+async def create_workflow(api: Context, request: Request) -> Reply:
+    """Create a workflow."""
+    now = api.clock.now()
+    spec = await _read(api, request, now)
+    carrier, task_id = carrier_of(spec), api.ids.one()
+    async with api.database.transaction() as executor:
+        made = await executor.fetch(
+            "insert_recurring",
+            [task_id],
+            [request.namespace],
+            [request.actor],
+            [carrier.name],
+            [carrier.queue],
+            [encode_spec(carrier)],
+            [now],
+            [first_fire(carrier, now, now)],
+        )
+        if not made:
+            raise Conflict("name_taken", f"a workflow or a recurring task is already named {spec.name!r}")
+        await _ensure_lanes(api, executor, request.namespace, spec)
+        await api.workflows.insert(executor, request.namespace, task_id, spec, request.actor)
+    api.offers.wake_control()
+    return await _answer(api, request, spec.name, 201)
+
+
+async def list_workflows(api: Context, request: Request) -> Reply:
+    """List workflows by name."""
+    request.allow_query("limit", "cursor")
+    return page_answer(request, await api.workflows.page(request.namespace, cursor_of(request, str), limit_of(request)))
+
+
+async def get_workflow(api: Context, request: Request) -> Reply:
+    """Return one workflow."""
+    return await _answer(api, request, request.params["name"], 200)
+
+
+async def replace_workflow(api: Context, request: Request) -> Reply:
+    """Replace a workflow's definition; runs that have begun keep theirs."""
+    now = api.clock.now()
+    spec, expected = await _read(api, request, now), request.if_match()
+    stored = await find_workflow(api, request)
+    if spec.name != stored.name:
+        raise InvalidInput([FieldError("/name", f"must be {stored.name!r}: a workflow keeps its name")])
+    _demand_version(stored, expected)
+    async with api.database.transaction() as executor:
+        await _replace_carrier(api, request, executor, stored.task_id, spec, now)
+        await _ensure_lanes(api, executor, request.namespace, spec)
+        if not await api.workflows.replace(executor, stored, spec, request.actor):
+            raise Conflict("changed_meanwhile", "the workflow was changed at the same time; read it and try again")
+    api.offers.wake_control()
+    return await _answer(api, request, stored.name, 200)
+
+
+async def delete_workflow(api: Context, request: Request) -> Reply:
+    """Delete a workflow. With live runs only by `?cascade=cancel`, which cancels them and their tasks."""
+    request.allow_query("cascade")
+    cascade = request.query.get("cascade")
+    if cascade not in (None, "cancel"):
+        raise InvalidInput([FieldError("?cascade", 'must be "cancel"')])
+    stored = await find_workflow(api, request)
+    _demand_version(stored, request.if_match())
+    async with api.database.transaction() as executor:
+        found(await api.tasks.lock(executor, request.namespace, stored.task_id), "workflow", stored.name)
+        live = [run.id for run in await api.tasks.live_runs(executor, stored.task_id)]
+        if live and cascade is None:
+            raise Conflict("live_runs", f"{len(live)} runs have not ended; ?cascade=cancel cancels them")
+        if await api.tasks.dependent_definitions(executor, request.namespace, stored.task_id):
+            raise Conflict("dependents", "recurring tasks depend on it")
+        # The leader ends what their tasks still run.
+        cancelled = await api.runs.cancel(executor, request.namespace, live, reason="task_deleted")
+        await api.tasks.delete(executor, stored.task_id, request.actor)
+        await api.workflows.delete(executor, stored.task_id)
+    api.offers.settled(cancelled.settled)
+    api.offers.wake_control()
+    return nothing()
+
+
+async def find_workflow(api: Context, request: Request) -> Workflow:
+    """Return the workflow that the path names."""
+    name = request.params["name"]
+    return found(await api.workflows.get(request.namespace, name), "workflow", name)
+
+
+async def _read(api: Context, request: Request, now: datetime) -> WorkflowSpec:
+    request.demand_json()
+    spec = normalised(decode(_spec, await request.body(api.settings.max_body, api.settings.body_timeout)), now)
+    await refuse_unknown_calendars(api, request.namespace, [carrier_of(spec)], "")
+    return spec
+
+
+async def _replace_carrier(
+    api: Context, request: Request, executor: Executor, task_id: UUID, spec: WorkflowSpec, now: datetime
+) -> None:
+    locked = found(await api.tasks.lock(executor, request.namespace, task_id), "workflow", spec.name)
+    task = found(await api.tasks.get(request.namespace, task_id), "workflow", spec.name)
+    old, carrier = decode_spec(locked.spec), carrier_of(spec)
+    if old == carrier:
+        return
+    again = replanned(old, carrier)
+    unplanned = carrier.schedule is None
+    await api.tasks.edit(
+        executor,
+        Edit(
+            task_id=task_id,
+            version=locked.version,
+            actor=request.actor,
+            spec=carrier,
+            spec_json=encode_spec(carrier),
+            lane=lane_of(request.namespace, carrier.queue, carrier.executor, carrier.requires),
+            gate=None,
+            run_at=None,
+            fire_cursor=now if again else None,
+            next_fire_at=None
+            if unplanned
+            else first_fire(carrier, task.created_at, now)
+            if again
+            else locked.next_fire_at,
+        ),
+    )
+
+
+async def _ensure_lanes(api: Context, executor: Executor, namespace: str, spec: WorkflowSpec) -> None:
+    await api.intake.ensure_lanes(executor, [(namespace, task) for task in (carrier_of(spec), *spec.tasks)])
+
+
+def _demand_version(stored: Workflow, expected: int | None) -> None:
+    if expected is not None and expected != stored.version:
+        raise PreconditionFailed(expected, stored.version)
+
+
+async def _answer(api: Context, request: Request, name: str, status: int) -> Reply:
+    workflow = found(await api.workflows.get(request.namespace, name), "workflow", name)
+    return answer(workflow, status, (etag(workflow.version),))

@@ -1,0 +1,186 @@
+"""Workflows from definition to end: over HTTP, a leader and a worker, on real servers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from scheduler.broker import Broker
+from scheduler.control.fire import Firer
+from scheduler.control.promote import Promoter
+from scheduler.control.unfold import Unfolder
+from scheduler.domain.clock import SystemClock
+from scheduler.domain.task import decode_spec
+from scheduler.store.database import Database
+from scheduler.store.schedules import Schedules
+from scheduler.store.unfolding import Unfolding
+from tests.roles.api.support import Client, FakeWorker, running_api, running_worker
+from tests.support.recurring import lead, leading, minute
+from tests.support.rows import IDS
+
+LINE = [
+    {"name": "a", "command": "a"},
+    {"name": "b", "command": "b", "depends_on": [{"task": "a"}]},
+    {"name": "c", "command": "c", "depends_on": [{"task": "b"}]},
+]
+
+
+class World:
+    """An API, a worker that does what the test says, and a leader whose steps are taken by hand."""
+
+    def __init__(self, api: Client, worker: FakeWorker, database: Database, broker: Broker, epoch: int) -> None:
+        self.api, self.worker, self.database = api, worker, database
+        at_work = leading(database, broker, epoch, poll=60.0)
+        self.fire = Firer(at_work, Schedules(database)).step
+        self.promote = Promoter(at_work).step
+        self._unfold = Unfolder(at_work, Unfolding(database, IDS)).step
+
+    async def go_on(self) -> None:
+        while await self._unfold() == 0.0:
+            pass
+        await self.promote()
+
+    async def create(self, name: str = "w", **fields: Any) -> Any:
+        answer = await self.api.post("/api/workflows", {"name": name, "tasks": LINE, **fields})
+        assert answer.status == 201, answer.body
+        return answer.json
+
+    async def start(self, name: str = "w", **parameters: str) -> Any:
+        answer = await self.api.post(f"/api/workflows/{name}/runs", {"parameters": parameters})
+        assert answer.status == 201, answer.body
+        await self.go_on()
+        return await self.run(answer.json["id"])
+
+    async def run(self, run_id: str) -> Any:
+        return (await self.api.get(f"/api/workflow-runs/{run_id}")).json
+
+    async def end(self, run: Any, name: str, state: str = "completed") -> Any:
+        """End one task of a run, and return the run."""
+        node = next(node for node in run["nodes"] if node["name"] == name)
+        await self.worker.end(await self.worker.claim(node["run_id"]), state)
+        await self.go_on()
+        return await self.run(run["id"])
+
+
+@pytest.fixture
+async def world(database: Database, redis_url: str) -> AsyncIterator[World]:
+    async with (
+        running_api(database, redis_url) as api,
+        running_worker(database) as worker,
+        Broker.connect(redis_url, installation="test", name="test", clock=SystemClock()) as broker,
+    ):
+        yield World(api, worker, database, broker, await lead(database))
+
+
+def states(run: Any) -> dict[str, str]:
+    return {node["name"]: node["state"] for node in run["nodes"]}
+
+
+async def test_a_workflow_run_holds_one_run_for_each_task_in_their_order_and_completes_with_them(world: World) -> None:
+    await world.create(parameters={"DAY": "monday", "N": "1"})
+    run = await world.start(DAY="tuesday")
+    assert (run["state"], run["parameters"]) == ("pending", {"DAY": "tuesday", "N": "1"})
+    assert states(run) == {"a": "queued", "b": "pending", "c": "pending"}
+    claim = await world.worker.claim(run["nodes"][0]["run_id"])
+    assert decode_spec(claim.spec).env == {"DAY": "tuesday", "N": "1"}
+    await world.worker.end(claim)
+    run = await world.end(await world.run(run["id"]), "b")
+    assert states(run) == {"a": "completed", "b": "completed", "c": "queued"}
+    run = await world.end(run, "c")
+    assert (run["state"], run["reason"]) == ("completed", None)
+    assert [r["id"] for r in (await world.api.get("/api/workflows/w/runs?state=completed")).json["items"]] == [
+        run["id"]
+    ]
+
+
+async def test_a_failed_run_is_run_again_from_where_it_failed(world: World) -> None:
+    await world.create()
+    run = await world.end(await world.start(), "a")
+    run = await world.end(run, "b", "failed")
+    assert (run["state"], run["reason"]) == ("failed", "task_failed:b")
+    assert states(run) == {"a": "completed", "b": "failed", "c": "skipped"}
+    assert (await world.api.post(f"/api/workflow-runs/{run['id']}/rerun")).status == 200
+    await world.go_on()
+    run = await world.run(run["id"])
+    assert (run["state"], states(run)) == ("pending", {"a": "completed", "b": "queued", "c": "pending"})
+    assert (await world.api.post(f"/api/workflow-runs/{run['id']}/rerun")).status == 409
+    run = await world.end(await world.end(run, "b"), "c")
+    assert (run["state"], run["nodes"][1]["attempt"]) == ("completed", 2)
+    assert (await world.api.post(f"/api/workflow-runs/{run['id']}/rerun")).json["code"] == "nothing_to_rerun"
+
+
+async def test_a_run_keeps_the_version_that_it_began_with(world: World) -> None:
+    workflow = await world.create()
+    run = await world.start()
+    changed = {"name": "w", "tasks": [{"name": "other", "command": "x"}], "overlap": "allow_all"}
+    put = await world.api.request("PUT", "/api/workflows/w", changed, headers={"if-match": '"1"'})
+    assert (put.status, put.json["version"], put.json["task_id"]) == (200, 2, workflow["task_id"])
+    assert (await world.api.request("PUT", "/api/workflows/w", changed, headers={"if-match": '"1"'})).status == 412
+    newer = await world.start()
+    assert (newer["version"], list(states(newer))) == (2, ["other"])
+    for name in ("a", "b", "c"):
+        run = await world.end(run, name)
+    assert (run["state"], run["version"], len(run["nodes"])) == ("completed", 1, 3)
+
+
+async def test_a_workflow_has_a_schedule_and_its_overlap_rule_counts_whole_runs(world: World) -> None:
+    workflow = await world.create(schedule="* * * * *")
+    async with world.database.session() as connection:
+        await connection.execute(
+            "UPDATE tasks SET next_fire_at = $1::timestamptz, fire_cursor = $1::timestamptz - interval '1 minute'",
+            minute(),
+        )
+    await world.fire()
+    await world.go_on()
+    (run,) = (await world.api.get("/api/workflows/w/runs")).json["items"]
+    assert (run["trigger"], run["state"]) == ("schedule", "pending")
+    assert states(await world.run(run["id"])) == {"a": "queued", "b": "pending", "c": "pending"}
+    second = await world.api.post("/api/workflows/w/runs")
+    assert (second.json["state"], second.json["reason"]) == ("skipped", "overlap")
+    fires = (await world.api.get(f"/api/tasks/{workflow['task_id']}/fires")).json["items"]
+    assert [fire["run_id"] for fire in fires] == [run["id"]]
+
+
+async def test_cancelling_a_run_ends_its_tasks_whether_by_its_own_name_or_as_a_run(world: World) -> None:
+    await world.create(overlap="allow_all")
+    run = await world.start()
+    claim = await world.worker.claim(run["nodes"][0]["run_id"])
+    cancelled = await world.api.post(f"/api/workflow-runs/{run['id']}/cancel")
+    assert (cancelled.status, cancelled.json["requested"]) == (202, [run["nodes"][0]["run_id"]])
+    await world.worker.end(claim, "cancelled")
+    run = await world.run(run["id"])
+    assert run["state"] == "cancelled"
+    assert set(states(run).values()) <= {"cancelled", "skipped"}
+    other = await world.start()
+    assert (await world.api.post(f"/api/runs/{other['id']}/cancel")).status == 200
+    await world.go_on()
+    assert set(states(await world.run(other["id"])).values()) <= {"cancelled", "skipped"}
+
+
+async def test_names_are_unique_among_workflows_and_recurring_tasks_and_carriers_are_changed_with_their_workflow(
+    world: World,
+) -> None:
+    workflow = await world.create()
+    assert (await world.api.post("/api/workflows", {"name": "w", "tasks": LINE})).status == 409
+    taken = await world.api.post("/api/tasks", {"name": "w", "command": "x", "schedule": "@daily"})
+    assert taken.status == 409
+    carrier = f"/api/tasks/{workflow['task_id']}"
+    assert (await world.api.request("PATCH", carrier, {"executor": "process", "schedule": "@daily"})).status == 409
+    assert (await world.api.request("DELETE", carrier)).status == 409
+    assert (await world.api.post("/api/workflows/w/runs", {"parameters": {"X": "1"}})).pointers == ["/parameters"]
+    run = await world.start()
+    assert (await world.api.request("DELETE", "/api/workflows/w")).status == 409
+    assert (await world.api.request("DELETE", "/api/workflows/w?cascade=cancel")).status == 204
+    await world.go_on()
+    assert "queued" not in states(await world.run(run["id"])).values()
+    assert (await world.api.get("/api/workflows/w")).status == 404
+    await world.create()
+
+
+async def test_explain_names_the_tasks_that_a_workflow_run_waits_for(world: World) -> None:
+    await world.create()
+    run = await world.start()
+    blockers = (await world.api.get(f"/api/runs/{run['id']}/explain")).json["blockers"]
+    assert [b["code"] for b in blockers] == ["dependency"] * 3

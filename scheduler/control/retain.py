@@ -31,6 +31,7 @@ class Keeper:
             self._epoch,
             retention=self._settings.retention,
             dead_letters=self._settings.dead_letters,
+            undecided=self._settings.undecided,
         )
         uncovered = await self._history.uncovered()
         complaints = [f"rows outside of any week in {name}" for name in uncovered]

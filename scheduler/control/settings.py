@@ -37,6 +37,9 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: float = 30 * _DAY
     """How long a dead letter is kept once it was replayed or discarded."""
 
+    undecided: float = 90 * _DAY
+    """How long a dead letter stays open, and with it the history of its week, while nobody decides about it."""
+
     weeks_ahead: int = 2
     """Partitions made before they are needed."""
 

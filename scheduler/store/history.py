@@ -48,9 +48,13 @@ class History:
         await self._briefly(epoch, "drop_detached")
         return kept
 
-    async def forget(self, epoch: int, *, retention: float, dead_letters: float) -> None:
-        """Delete what stands outside of the partitions and is older than this, in seconds."""
+    async def forget(self, epoch: int, *, retention: float, dead_letters: float, undecided: float) -> None:
+        """Delete what stands outside of the partitions and is older than this, in seconds.
+
+        Dead letters that nobody has decided about are closed after `undecided`: an open one holds its whole week.
+        """
         async with fenced(self._database, epoch) as executor:
+            await executor.execute("close_dead_letters", undecided)
             await executor.execute("forget_old_fires", retention)
             await executor.execute("forget_dead_letters", dead_letters)
             await executor.execute("forget_deleted_tasks", retention)

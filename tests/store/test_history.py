@@ -120,8 +120,27 @@ async def test_a_week_with_an_open_dead_letter_is_kept_until_it_is_decided(datab
     assert [kept.reason for kept in await history.drop_behind(epoch, MONTH)] == ["open dead letters"]
     await sql(database, "UPDATE dead_letter_tasks SET state = 'discarded', decided_at = now() - interval '31 days'")
     assert await history.drop_behind(epoch, MONTH) == []
-    await history.forget(epoch, retention=MONTH, dead_letters=MONTH)
+    await history.forget(epoch, retention=MONTH, dead_letters=MONTH, undecided=3 * MONTH)
     assert await sql(database, "SELECT count(*) FROM dead_letter_tasks") == 0
+
+
+async def test_a_dead_letter_that_nobody_decides_about_does_not_hold_its_week_for_ever(database: Database) -> None:
+    history, epoch = await with_old_week(database)
+    run_id = await add_run(database)
+    for number, created_at in enumerate((OLD, datetime.now(UTC))):
+        await sql(
+            database,
+            "INSERT INTO dead_letter_tasks (id, run_id, task_id, namespace, task_name, queue, reason, attempt,"
+            " failures, losses, created_at) VALUES ($1, $2, $2, 'default', 'old', 'default', 'exit:1', 1, 1, 0, $3)",
+            id_at(OLD, number + 1),
+            run_id if number == 0 else id_at(datetime.now(UTC)),
+            created_at,
+        )
+    await history.forget(epoch, retention=MONTH, dead_letters=MONTH, undecided=3 * MONTH)
+    assert [kept.reason for kept in await history.drop_behind(epoch, MONTH)] == ["open dead letters"]
+    await history.forget(epoch, retention=MONTH, dead_letters=MONTH, undecided=MONTH)
+    assert await history.drop_behind(epoch, MONTH) == []
+    assert await sql(database, "SELECT string_agg(state, ',' ORDER BY id) FROM dead_letter_tasks") == "discarded,open"
 
 
 async def test_recent_weeks_are_kept(database: Database) -> None:
@@ -155,9 +174,9 @@ async def test_fires_older_than_any_partition_are_forgotten(database: Database) 
         id_at(OLD),
         OLD,
     )
-    await history.forget(epoch, retention=2 * MONTH + 86400.0, dead_letters=MONTH)
+    await history.forget(epoch, retention=2 * MONTH + 86400.0, dead_letters=MONTH, undecided=3 * MONTH)
     assert await sql(database, "SELECT count(*) FROM fires_default") == 1
-    await history.forget(epoch, retention=MONTH, dead_letters=MONTH)
+    await history.forget(epoch, retention=MONTH, dead_letters=MONTH, undecided=3 * MONTH)
     assert await sql(database, "SELECT count(*) FROM fires_default") == 0
 
 

@@ -45,6 +45,11 @@ def bind(**values: object) -> AbstractContextManager[None]:
     return structlog.contextvars.bound_contextvars(**values)
 
 
+def mark(**values: object) -> None:
+    """Add `values` to every line that the current task logs from now on."""
+    structlog.contextvars.bind_contextvars(**values)
+
+
 def configure(*, role: str, level: Level = "info", layout: Layout = "auto", stream: TextIO | None = None) -> None:
     """Set up logging of this process; every line names its `role`. Libraries join from warning up."""
     out = stream or sys.stderr

@@ -24,7 +24,7 @@ from scheduler.api.routing import Route, Router
 from scheduler.api.throttle import Throttle
 from scheduler.domain.access import OPEN
 from scheduler.store.database import RETRYABLE
-from scheduler.telemetry import get_logger
+from scheduler.telemetry import get_logger, mark
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _UNROUTED = "(none)"
@@ -65,6 +65,7 @@ class App:
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id")
         request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else next(self._ids)
+        mark(request_id=request_id.decode())
         template = _UNROUTED
         try:
             if self._door is not None:
@@ -89,7 +90,7 @@ class App:
         except Exception as error:  # noqa: BLE001 - every error has an answer
             response = reply_to(error, request_id.decode())
             if response.status_code == 500:
-                _log.error("request failed", request_id=request_id.decode(), route=template, exc_info=error)
+                _log.error("request failed", route=template, exc_info=error)
         response.raw_headers.append((b"x-request-id", request_id))
         await pack(response, headers)
         await self._answer(response, scope, receive, send)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -25,6 +25,7 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 
 K = TypeVar("K")
+T = TypeVar("T")
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -41,11 +42,11 @@ def decode_cursor(text: str, type: type[K]) -> K:  # noqa: A002 - what msgspec c
         raise malformed("unknown cursor", FieldError("?cursor", "is no cursor of this listing")) from None
 
 
-def limit_of(request: Request) -> int:
+def limit_of(request: Request, default: int = DEFAULT_LIMIT) -> int:
     """Return how many items the caller wants. Raises InvalidInput unless 1 ≤ limit ≤ 1000."""
     limit = request.convert("limit", int)
     if limit is None:
-        return DEFAULT_LIMIT
+        return default
     if not 1 <= limit <= MAX_LIMIT:
         raise InvalidInput([FieldError("?limit", f"must be from 1 to {MAX_LIMIT}")])
     return limit
@@ -65,3 +66,10 @@ def page_answer(request: Request, page: Page[Any], render: Callable[[Any], Any] 
         query = urlencode({**request.query, "cursor": cursor})
         headers.append((b"link", f'<{request.scope["path"]}?{query}>; rel="next"'.encode("ascii", "replace")))
     return answer({"items": [render(item) for item in page.items], "next_cursor": cursor}, headers=headers)
+
+
+def whole_answer(request: Request, items: Iterable[T], key: Callable[[T], Any], type: type[K]) -> Reply:  # noqa: A002
+    """Answer with one page of a list that is short enough to be read whole; `key` orders it, and is of `type`."""
+    after, limit = cursor_of(request, type), limit_of(request, MAX_LIMIT)
+    rest = sorted((item for item in items if after is None or key(item) > after), key=key)
+    return page_answer(request, Page(rest[:limit], key(rest[limit - 1]) if len(rest) > limit else None))

@@ -55,7 +55,8 @@ def example(type_: Any) -> Any:
 def _value(info: inspect.Type, name: str, depth: int) -> Any:  # noqa: C901, PLR0911, PLR0912 - one case a type
     match info:
         case inspect.Metadata():
-            return _value(info.type, name, depth)
+            given = (info.extra_json_schema or {}).get("examples")
+            return given[0] if given else _value(info.type, name, depth)
         case inspect.StructType():
             return {f.encode_name: _field(f, depth + 1) for f in info.fields}
         case inspect.UnionType():
@@ -68,6 +69,10 @@ def _value(info: inspect.Type, name: str, depth: int) -> Any:  # noqa: C901, PLR
             return _ID
         case inspect.DateTimeType():
             return _AT
+        case inspect.DateType():
+            return _AT[:10]
+        case inspect.TimeType():
+            return _AT[11:]
         case inspect.StrType():
             return "text" if info.min_length is None or info.min_length <= len("text") else "t" * info.min_length
         case inspect.BoolType():

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from uuid import UUID
+
 from scheduler.api.context import Context
-from scheduler.api.payloads import Queues, Workers
+from scheduler.api.cursors import whole_answer
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer
 from scheduler.broker import BrokerUnavailable
-from scheduler.domain.errors import Conflict, NotFound
+from scheduler.domain.errors import Conflict, FieldError, InvalidInput, NotFound
 from scheduler.wire.fleet import Draining, QueueState
 
 _LONGEST_NAME = 255
+_WORKER_STATES = ("live", "draining", "dead", "left")
 
 
 async def list_queues(api: Context, request: Request) -> Reply:
-    """List every queue that work was ever put in."""
-    return answer(Queues(items=await api.queues.queues(request.namespace)))
+    """List every queue that work was ever put in, by name."""
+    request.allow_query("paused", "limit", "cursor")
+    paused = request.convert("paused", bool)
+    queues = await api.queues.queues(request.namespace)
+    return whole_answer(request, (q for q in queues if paused in (None, q.paused)), lambda queue: queue.name, str)
 
 
 async def pause_queue(api: Context, request: Request) -> Reply:
@@ -41,8 +48,17 @@ async def resume_queue(api: Context, request: Request) -> Reply:
 
 
 async def list_workers(api: Context, request: Request) -> Reply:
-    """List the workers that are there, and those that went in the last hour; `running` counts the caller's own runs."""
-    return answer(Workers(items=await api.queues.workers(request.principal.namespaces)))
+    """List the workers that are there, and those that went in the last hour, the oldest first."""
+    request.allow_query("state", "queue", "limit", "cursor")
+    state, queue = request.query.get("state"), request.query.get("queue")
+    if state is not None and state not in _WORKER_STATES:
+        raise InvalidInput([FieldError("?state", f"must be one of {', '.join(_WORKER_STATES)}")])
+    workers = [
+        worker
+        for worker in await api.queues.workers(request.principal.namespaces)
+        if state in (None, worker.state) and (queue is None or queue in worker.queues)
+    ]
+    return whole_answer(request, workers, lambda worker: (worker.registered_at, worker.id), tuple[datetime, UUID])
 
 
 async def drain_worker(api: Context, request: Request) -> Reply:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from scheduler.api.context import Context
+from scheduler.api.cursors import whole_answer
 from scheduler.api.edits import merge
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, nothing
@@ -21,9 +22,11 @@ _patch = msgspec.json.Decoder(dict[str, Any])
 
 async def list_namespaces(api: Context, request: Request) -> Reply:
     """List the caller's namespaces, with what each may have."""
+    request.allow_query("limit", "cursor")
     principal = request.principal
     await api.tenancy.step()
-    return answer({"items": [n for n in api.tenancy.known.values() if principal.sees(n.name)], "next_cursor": None})
+    own = [namespace for namespace in api.tenancy.known.values() if principal.sees(namespace.name)]
+    return whole_answer(request, own, lambda namespace: namespace.name, str)
 
 
 async def create_namespace(api: Context, request: Request) -> Reply:

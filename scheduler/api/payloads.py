@@ -81,21 +81,24 @@ class DeadLetterPage(msgspec.Struct, kw_only=True):
 
 
 class Attempts(msgspec.Struct, kw_only=True):
-    """Every attempt of a run."""
+    """One page of a run's attempts."""
 
     items: list[Attempt]
+    next_cursor: str | None
 
 
 class Queues(msgspec.Struct, kw_only=True):
-    """Every queue."""
+    """One page of queues."""
 
     items: list[Queue]
+    next_cursor: str | None
 
 
 class Workers(msgspec.Struct, kw_only=True):
-    """Every worker."""
+    """One page of workers."""
 
     items: list[Worker]
+    next_cursor: str | None
 
 
 class BatchAnswer(msgspec.Struct, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from scheduler.api import (
@@ -219,7 +219,10 @@ _TASKS: tuple[Route, ...] = (
         handler=tasks.list_fires,
         summary="What became of planned fires",
         tag="tasks",
-        query=_PAGED,
+        query=(
+            Query("disposition", str, "Only these: `missed`, `skipped`, `skipped:overlap` …"),
+            *_PAGED,
+        ),
         responses={200: payloads.FirePage},
         errors=(404, 422),
     ),
@@ -294,8 +297,9 @@ _RUNS: tuple[Route, ...] = (
         handler=runs.list_attempts,
         summary="List a run's attempts",
         tag="runs",
+        query=_PAGED,
         responses={200: payloads.Attempts},
-        errors=(404,),
+        errors=(404, 422),
     ),
     Route(
         method="GET",
@@ -632,7 +636,13 @@ _FLEET: tuple[Route, ...] = (
         handler=fleet.list_workers,
         summary="List workers",
         tag="fleet",
+        query=(
+            Query("state", Literal["live", "draining", "dead", "left"], "Only those in this state."),
+            Query("queue", str, "Only those that serve this queue."),
+            *_PAGED,
+        ),
         responses={200: payloads.Workers},
+        errors=(422,),
     ),
     Route(
         method="POST",
@@ -651,7 +661,9 @@ _FLEET: tuple[Route, ...] = (
         handler=fleet.list_queues,
         summary="List queues",
         tag="fleet",
+        query=(Query("paused", bool, "Only those that are paused, or are not."), *_PAGED),
         responses={200: payloads.Queues},
+        errors=(422,),
     ),
     Route(
         method="POST",
@@ -771,7 +783,9 @@ _ACCESS: tuple[Route, ...] = (
         handler=namespaces.list_namespaces,
         summary="List namespaces",
         tag="access",
+        query=_PAGED,
         responses={200: payloads.NamespacePage},
+        errors=(422,),
     ),
     Route(
         method="GET",

@@ -7,8 +7,7 @@ from uuid import UUID
 import msgspec
 
 from scheduler.api.context import Context, found
-from scheduler.api.cursors import cursor_of, limit_of, page_answer
-from scheduler.api.payloads import Attempts
+from scheduler.api.cursors import cursor_of, limit_of, page_answer, whole_answer
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer, etag
 from scheduler.domain.blockers import blockers
@@ -42,9 +41,10 @@ async def get_run(api: Context, request: Request) -> Reply:
 
 
 async def list_attempts(api: Context, request: Request) -> Reply:
-    """Return every attempt of a run, in order."""
+    """Return the attempts of a run, in order."""
+    request.allow_query("limit", "cursor")
     run = await _get(api, request)
-    return answer(Attempts(items=await api.runs.attempts(run.id)))
+    return whole_answer(request, await api.runs.attempts(run.id), lambda attempt: attempt.attempt, int)
 
 
 async def explain_run(api: Context, request: Request) -> Reply:

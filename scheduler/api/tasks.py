@@ -151,9 +151,10 @@ async def plan_task(api: Context, request: Request) -> Reply:
 
 async def list_fires(api: Context, request: Request) -> Reply:
     """List what became of a task's planned fires, latest first."""
-    request.allow_query("limit", "cursor")
+    request.allow_query("disposition", "limit", "cursor")
     task_id = (await _get(api, request)).id
-    return page_answer(request, await api.tasks.fires(task_id, cursor_of(request, datetime), limit_of(request)))
+    wanted, before = request.query.get("disposition"), cursor_of(request, datetime)
+    return page_answer(request, await api.tasks.fires(task_id, wanted, before, limit_of(request)))
 
 
 def demand_version(task: StoredTask | LockedTask, expected: int | None) -> None:

@@ -146,9 +146,9 @@ class Tasks:
         rows = await self._database.fetch(statement, namespace, after or LAST_ID, limit + 1, walk, wanted.queue, *extra)
         return page_of(rows, limit, walk, _stored, key="run_id" if by_run else "id")
 
-    async def fires(self, task_id: UUID, before: datetime | None, limit: int) -> Page[Fire]:
-        """Return what became of a task's planned fires, latest first."""
-        rows = await self._database.fetch("list_fires", task_id, before or _END_OF_TIME, limit + 1)
+    async def fires(self, task_id: UUID, disposition: str | None, before: datetime | None, limit: int) -> Page[Fire]:
+        """Return what became of a task's planned fires, latest first; `skipped` stands for every reason to skip."""
+        rows = await self._database.fetch("list_fires", task_id, before or _END_OF_TIME, limit + 1, disposition)
         items = [Fire(**dict(row)) for row in rows[:limit]]
         return Page(items, items[-1].scheduled_for if len(rows) > limit else None)
 

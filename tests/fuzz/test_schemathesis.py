@@ -38,7 +38,7 @@ from scheduler.store.database import Database
 from tests.support.rows import add_worker
 from tests.support.servers import Servers
 
-EXAMPLES = int(os.environ.get("DTS_FUZZ_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("DTS_FUZZ_EXAMPLES", "5"))
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

@@ -290,6 +290,7 @@ RETURNING run_at
 -- reads what became of a task's planned fires, latest first, from before `$2`
 SELECT f.scheduled_for, f.disposition, f.run_id, f.until, f.count, f.decided_at
 FROM fires f WHERE f.task_id = $1 AND f.scheduled_for < $2
+  AND ($4::text IS NULL OR f.disposition = $4 OR split_part(f.disposition, ':', 1) = $4)
 ORDER BY f.scheduled_for DESC LIMIT $3
 
 -- name: fires_planned_near

@@ -5,16 +5,19 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import AsyncIterator
+from uuid import UUID
 
 import msgspec
 import pytest
 import structlog
+import structlog.testing
 
 from scheduler import telemetry
 from scheduler.api.coding import takes_gzip
 from scheduler.api.settings import ApiSettings
 from scheduler.store.database import Database
-from tests.roles.api.support import Client, running_api
+from tests.roles.api.support import Client, FakeWorker, running_api
+from tests.support.rows import add_worker
 
 BODY = {"name": "a", "command": ["/bin/true"]}
 PACKED = {"content-type": "application/json", "content-encoding": "gzip"}
@@ -123,3 +126,57 @@ async def test_the_level_of_the_log_is_changed_in_the_running_process(api: Clien
         assert (await api.request("PUT", "/api/log-level", {"level": "loud"})).status == 400
     finally:
         telemetry.set_level("warning")
+
+
+async def test_short_lists_have_pages_and_filters_too(api: Client, worker: FakeWorker, database: Database) -> None:
+    await add_worker(database, state="draining")
+    for name in ("b", "a", "c"):
+        await api.post(f"/api/queues/{name}/pause")
+    await api.post("/api/queues/c/resume")
+    assert [q["name"] for q in (await api.get("/api/queues?paused=true")).json["items"]] == ["a", "b"]
+    for path, count in (("/api/queues", 3), ("/api/workers", 2)):
+        whole, cursor, walked = (await api.get(path)).json["items"], "", []
+        while True:
+            page = await api.get(f"{path}?limit=1{cursor}")
+            walked += page.json["items"]
+            if page.json["next_cursor"] is None:
+                break
+            assert 'rel="next"' in page.headers["link"]
+            cursor = f"&cursor={page.json['next_cursor']}"
+        assert len(walked) == count
+        assert walked == whole
+    live = (await api.get("/api/workers?state=live&queue=default")).json["items"]
+    assert [w["id"] for w in live] == [str(worker.id)]
+    assert (await api.get("/api/workers?queue=none")).json["items"] == []
+    assert (await api.get("/api/workers?state=x")).pointers == ["?state"]
+    assert (await api.get("/api/queues?cursor=x")).status == 400
+
+
+async def test_fires_are_filtered_by_what_became_of_them(api: Client, database: Database) -> None:
+    task = (await api.create("n", schedule="@hourly"))["id"]
+    async with database.session() as connection:
+        for hour, disposition in enumerate(("fired", "skipped:overlap", "skipped:calendar", "missed")):
+            await connection.execute(
+                "INSERT INTO fires (task_id, scheduled_for, disposition, decided_at, epoch)"
+                " VALUES ($1, dts_now() - make_interval(hours => $2), $3, dts_now(), 1)",
+                UUID(task),
+                hour,
+                disposition,
+            )
+
+    async def of(wanted: str) -> list[str]:
+        items = (await api.get(f"/api/tasks/{task}/fires?disposition={wanted}")).json["items"]
+        return [item["disposition"] for item in items]
+
+    assert await of("skipped") == ["skipped:overlap", "skipped:calendar"]
+    assert await of("skipped:overlap") == ["skipped:overlap"]
+    assert await of("missed") == ["missed"]
+
+
+async def test_what_is_logged_during_a_request_bears_its_id(api: Client) -> None:
+    try:
+        with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+            await api.request("PUT", "/api/log-level", {"level": "warning"}, headers={"x-request-id": "abc"})
+        assert [line["request_id"] for line in lines if line["event"] == "log level changed"] == ["abc"]
+    finally:
+        structlog.contextvars.clear_contextvars()

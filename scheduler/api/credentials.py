@@ -7,6 +7,7 @@ look-up now and then, and so that a revoked key is refused soon: at once where R
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from typing import Protocol
@@ -42,14 +43,24 @@ class Ended(Unauthenticated):
 class Tokens(Protocol):
     """Verifies JSON Web Tokens."""
 
-    async def verify(self, text: str) -> tuple[Principal, float]:
-        """Return who shows the token, and until when (Unix time) it holds. Raises Unauthenticated."""
+    async def verify(self, text: str) -> Principal:
+        """Return who shows the token. Raises Unauthenticated."""
         ...
 
 
 class _Known(msgspec.Struct, frozen=True):
     principal: Principal
     until: float
+
+
+class Follower:
+    """Somebody to whom an answer goes on, and how it is ended. `on_end` must not block or raise."""
+
+    __slots__ = ("on_end", "principal")
+
+    def __init__(self, principal: Principal, on_end: Callable[[], None]) -> None:
+        self.principal = principal
+        self.on_end = on_end
 
 
 class Credentials:
@@ -65,6 +76,8 @@ class Credentials:
         self._failures = Failures(clock.monotonic)
         self._known: dict[bytes, _Known] = {}
         self._used: set[str] = set()
+        self._use_due = 0.0
+        self._followers: set[Follower] = set()
         self._signing_key: bytes | None = None
         self._signing_key_read = 0.0
         self._refused = metrics.counter("dts_auth_failures_total", "Credentials that did not hold.", "kind")
@@ -88,9 +101,9 @@ class Credentials:
         self._failures.check(address, subject)
         try:
             if parsed is not None:
-                principal, until = await self._verify_key(*parsed)
+                principal = await self._verify_key(*parsed)
             elif self._tokens is not None and text.count(".") == 2:
-                principal, until = await self._tokens.verify(text)
+                principal = await self._tokens.verify(text)
             else:
                 raise Unauthenticated(_INVALID)
         except Unauthenticated as error:
@@ -98,7 +111,7 @@ class Credentials:
             self._refused.labels("key" if parsed else "token").inc()
             raise
         self._failures.succeeded(address, subject)
-        self._remember(header, principal, until)
+        self._remember(header, principal)
         return principal
 
     async def revoked(self, identifier: str) -> None:
@@ -111,25 +124,46 @@ class Credentials:
         """Verify everything anew."""
         self._known.clear()
 
-    async def step(self) -> float | None:
-        """Write down which keys were used."""
-        if self._used:
-            used, self._used = self._used, set()
-            await self._keys.note_use(sorted(used))
-        return _USE_WRITTEN
+    def follow(self, principal: Principal, on_end: Callable[[], None]) -> Follower:
+        """Call `on_end` when somebody's credentials hold no longer, for an answer that goes on for long."""
+        follower = Follower(principal, on_end)
+        self._followers.add(follower)
+        if len(self._followers) == 1:
+            self.wake.set()
+        return follower
 
-    async def _verify_key(self, identifier: str, secret: str) -> tuple[Principal, float]:
+    def unfollow(self, follower: Follower) -> None:
+        """End what `follow` began."""
+        self._followers.discard(follower)
+
+    async def step(self) -> float | None:
+        """Write down which keys were used, and find out which of those that are followed hold no longer."""
+        now = self._monotonic()
+        if self._used and now >= self._use_due:
+            used, self._used = self._used, set()
+            self._use_due = now + _USE_WRITTEN
+            await self._keys.note_use(sorted(used))
+        if self._followers:
+            shown = {follower.principal.id for follower in self._followers if follower.principal.kind == "key"}
+            ended = set(await self._keys.ended(shown)) if shown else set()
+            at = self._clock.now().timestamp()
+            for follower in tuple(self._followers):
+                if follower.principal.until <= at or (follower.principal.id in ended):
+                    follower.on_end()
+        return REMEMBERED if self._followers or self._used else _USE_WRITTEN
+
+    async def _verify_key(self, identifier: str, secret: str) -> Principal:
         stored = await self._keys.get(identifier)
         # A key that does not exist takes the same comparison, with something that no secret matches.
         if not keys.matches(secret, stored.hash if stored is not None else bytes(32)) or stored is None:
             raise Unauthenticated(_INVALID)
         if stored.revoked_at is not None:
             raise Ended("this API key has been revoked")
-        until = float("inf") if stored.expires_at is None else stored.expires_at.timestamp()
-        if until <= self._clock.now().timestamp():
+        principal = stored.principal()
+        if principal.until <= self._clock.now().timestamp():
             raise Ended("this API key has expired")
         self._used.add(identifier)
-        return stored.principal(), until
+        return principal
 
     async def _verify_run(self, text: str) -> Principal:
         now = self._clock.now().timestamp()
@@ -146,10 +180,11 @@ class Credentials:
             kind="run",
             namespaces=frozenset((token.namespace,)),
             run=RunScope(token.run_id, token.fence),
+            until=token.expires,
         )
 
-    def _remember(self, header: bytes, principal: Principal, until: float) -> None:
-        left = min(REMEMBERED, until - self._clock.now().timestamp())
+    def _remember(self, header: bytes, principal: Principal) -> None:
+        left = min(REMEMBERED, principal.until - self._clock.now().timestamp())
         if len(self._known) >= _BOUND:
             del self._known[next(iter(self._known))]
         digest = sha256(header).digest()
@@ -158,5 +193,8 @@ class Credentials:
 
     def _revoked(self, identifier: bytes) -> None:
         gone = identifier.decode("latin-1")
+        for follower in tuple(self._followers):
+            if follower.principal.id == gone:
+                follower.on_end()
         for digest in [digest for digest, known in self._known.items() if known.principal.id == gone]:
             del self._known[digest]

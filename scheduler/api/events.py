@@ -16,9 +16,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from scheduler.api.context import Context
-from scheduler.api.feed import SLACK, Client, Event, Feed, Wanted, change_event, gap_event, position_of
+from scheduler.api.feed import SLACK, Client, Event, Wanted, change_event, gap_event, position_of
 from scheduler.api.problems import malformed
 from scheduler.api.requests import Request
+from scheduler.domain.access import Principal
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.store.changes import Changes
 from scheduler.wire.events import Kind
@@ -33,7 +34,7 @@ KINDS: Final = get_args(Kind)
 class EventStream(Response):
     """One open stream; holds as little as it can while nothing happens."""
 
-    def __init__(self, feed: Feed, changes: Changes, wanted: Wanted, last_seen: int | None) -> None:
+    def __init__(self, api: Context, principal: Principal, wanted: Wanted, last_seen: int | None) -> None:
         self.status_code = 200
         self.background = None
         self.raw_headers = [
@@ -41,17 +42,23 @@ class EventStream(Response):
             (b"cache-control", b"no-store"),
             (b"x-content-type-options", b"nosniff"),
         ]
-        self._feed = feed
-        self._changes = changes
+        self._feed = api.feed
+        self._changes = api.changes
+        self._credentials = api.credentials
+        self._principal = principal
         self._wanted = wanted
         self._last_seen = last_seen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
-        """Answer one request: what was missed first, then what comes, which the feed sends, until the client goes."""
+        """Answer one request: what was missed first, then what comes, which the feed sends, until it goes.
+
+        It also ends when the credentials hold no longer that it was asked for with.
+        """
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         feed = self._feed
         await feed.join()
         client = Client(send, self._wanted, feed.head)
+        follower = self._credentials.follow(self._principal, client.gone.cancel)
         try:
             await send({"type": "http.response.body", "body": await self._beginning(), "more_body": True})
             feed.add(client)
@@ -61,6 +68,7 @@ class EventStream(Response):
             if client.gone.cancel_called:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
+            self._credentials.unfollow(follower)
             feed.remove(client)
             feed.leave()
 
@@ -82,7 +90,7 @@ async def stream_events(api: Context, request: Request) -> Response:
     wanted = Wanted(request.namespace, frozenset(kinds), request.query_uuid("task_id"))
     last_seen = _last_seen(request)
     await api.changes.now()  # while the database is away there is nothing to tell: say so now
-    return EventStream(api.feed, api.changes, wanted, last_seen)
+    return EventStream(api, request.principal, wanted, last_seen)
 
 
 def _last_seen(request: Request) -> int | None:

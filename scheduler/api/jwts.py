@@ -47,8 +47,8 @@ class Jwts:
         self._keys = keys
         self._clock = clock
 
-    async def verify(self, text: str) -> tuple[Principal, float]:
-        """Return who shows the token, and until when (Unix time) it holds. Raises Unauthenticated."""
+    async def verify(self, text: str) -> Principal:
+        """Return who shows the token. Raises Unauthenticated."""
         try:
             header = jwt.get_unverified_header(text)
         except PyJWTError:
@@ -85,9 +85,9 @@ class Jwts:
             raise Ended("the token has expired")
         if not (held.sub.isprintable() and 0 < len(held.sub) <= _LONGEST_NAME):
             raise Unauthenticated(f"the token's sub must have 1 to {_LONGEST_NAME} printable characters")
-        return self._principal(held, claims), until
+        return self._principal(held, claims, until)
 
-    def _principal(self, held: _Claims, claims: dict[str, Any]) -> Principal:
+    def _principal(self, held: _Claims, claims: dict[str, Any], until: float) -> Principal:
         settings = self._settings
         role = claims.get(settings.role_claim)
         names = _texts(claims.get(settings.namespaces_claim, DEFAULT_NAMESPACE))
@@ -100,6 +100,7 @@ class Jwts:
             id=held.jti[:_LONGEST_NAME],
             permissions=granted(role if role in _ROLES else None, permissions, own),
             namespaces=own,
+            until=until,
         )
 
 

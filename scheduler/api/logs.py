@@ -97,6 +97,8 @@ class _Feed:
     def __init__(self, api: Context, request: Request, run: Run, attempt: int, offset: int, stream: str | None) -> None:
         self._api = api
         self._namespace = request.namespace
+        self._principal = request.principal
+        self._ended = False
         self._run_id = run.id
         self._attempt = attempt
         self._offset = offset
@@ -105,12 +107,13 @@ class _Feed:
         self._decoders = _decoders()
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Yield events until the run has ended, or the server stops."""
+        """Yield events until the run has ended, the server stops, or the client's credentials hold no longer."""
+        follower = self._api.credentials.follow(self._principal, self._end)
         listener = self._api.broker.listen(f"logs:{self._run_id}", lambda _: self._wake.set(), self._wake.set)
         try:
             yield b"retry: 1000\n\n"
             silent = 0.0
-            while True:
+            while not self._ended:
                 moved = False
                 try:
                     # The state is read before the output: what a run printed is stored before its end is.
@@ -135,7 +138,12 @@ class _Feed:
                     yield b": still here\n\n"
                 await self._pause()
         finally:
+            self._api.credentials.unfollow(follower)
             self._api.broker.unlisten(listener)
+
+    def _end(self) -> None:
+        self._ended = True
+        self._wake.set()
 
     async def _pause(self) -> None:
         """Wait for news, for the next poll, or for the server to stop."""

@@ -10,6 +10,7 @@ principals that are not confined to some of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from typing import Literal, TypeAlias, get_args
 from uuid import UUID
@@ -88,7 +89,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks. `name` is written down as the actor of every change.
 
     `kind` says by what it is known, `id` which key or token that is (empty where there is none). `namespaces` None
-    means every one. `run` confines it to one attempt's own routes, whatever its permissions say.
+    means every one. `run` confines it to one attempt's own routes, whatever its permissions say. `until` is Unix time.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     permissions: frozenset[Permission] = frozenset()
     namespaces: frozenset[str] | None = frozenset()
     run: RunScope | None = None
+    until: float = math.inf
 
     def may(self, permission: Permission) -> bool:
         """Say whether this principal holds a permission."""

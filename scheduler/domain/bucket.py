@@ -21,12 +21,15 @@ class Bucket:
         self._tokens = rate.burst
         self._at = now
 
-    def take(self, rate: Rate, now: float) -> float:
-        """Take one token and return 0, or take none and return in how many seconds there will be one."""
+    def take(self, rate: Rate, now: float, count: int = 1) -> float:
+        """Take tokens and return 0 if there is one (the others may be owed), else take none and return the wait.
+
+        The wait is in seconds, until there is one.
+        """
         self._tokens = self.level(rate, now)
         self._at = now
         if self._tokens >= 1:
-            self._tokens -= 1
+            self._tokens -= count
             return 0.0
         return (1 - self._tokens) / rate.per_second
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import secrets
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -32,6 +33,7 @@ class StoredKey(Key, kw_only=True, frozen=True):
             id=self.id,
             permissions=granted(self.role, self.permissions, own),
             namespaces=own,
+            until=math.inf if self.expires_at is None else self.expires_at.timestamp(),
         )
 
     def shown(self) -> Key:
@@ -91,6 +93,11 @@ class Keys:
     async def revoke(self, executor: Executor, identifier: str, namespaces: Iterable[str] | None, actor: str) -> bool:
         """End a key that lies within these namespaces; False if there is no such valid one."""
         return await executor.fetchval("revoke_key", identifier, _within(namespaces), actor) is not None
+
+    async def ended(self, identifiers: Iterable[str]) -> list[str]:
+        """Return those of the keys that hold no longer."""
+        rows = await self._database.fetch("ended_keys", sorted(identifiers))
+        return [row["id"] for row in rows]
 
     async def note_use(self, identifiers: Sequence[str]) -> None:
         """Write down that these keys were used lately."""

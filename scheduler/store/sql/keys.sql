@@ -30,6 +30,11 @@ UPDATE api_keys k SET revoked_at = dts_now(), revoked_by = $3
 WHERE k.id = $1 AND k.revoked_at IS NULL AND ($2::text[] IS NULL OR k.namespaces <@ $2)
 RETURNING k.id
 
+-- name: ended_keys
+-- reads which of some keys hold no longer
+SELECT k.id FROM api_keys k
+WHERE k.id = ANY($1::text[]) AND (k.revoked_at IS NOT NULL OR k.expires_at <= dts_now())
+
 -- name: note_key_use
 -- used before → used now: once for all keys that were used lately, not once for each request
 UPDATE api_keys k SET last_used_at = dts_now() WHERE k.id = ANY($1::text[])

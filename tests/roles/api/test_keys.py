@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import anyio
 import pytest
 
 from scheduler.api import credentials
@@ -13,6 +14,7 @@ from scheduler.domain.clock import SystemClock
 from scheduler.domain.errors import TooMany
 from scheduler.store.database import Database
 from tests.roles.api.access_support import Caller, Closed, closed_api
+from tests.roles.api.support import FakeWorker
 from tests.support import until
 
 
@@ -238,3 +240,25 @@ def test_one_ipv6_network_is_one_client_and_memory_is_bounded() -> None:
         failures.succeeded(f"10.0.{number // 250}.{number % 250}", "y")
     assert len(failures._records) <= 50
     assert len(failures._good) <= 50
+
+
+async def test_a_stream_ends_when_the_credentials_hold_no_longer(closed: Closed, worker: FakeWorker) -> None:
+    admin, viewer = await closed.key(), await closed.key("viewer")
+    assert viewer.key is not None
+    run = (await admin.create())["last_run"]["id"]
+    await worker.claim(run)
+    async with anyio.create_task_group() as group:
+        answers: list[int] = []
+
+        async def follow(target: str) -> None:
+            answers.append((await viewer.get(target)).status)
+
+        group.start_soon(follow, f"/api/runs/{run}/logs?follow=true")
+        group.start_soon(follow, "/api/events/stream")
+        await until(lambda: len(closed.api.context.credentials._followers) == 2, what="the streams")
+        identifier = viewer.key.removeprefix(keys.PREFIX).partition(".")[0]
+        await admin.request("DELETE", f"/api/keys/{identifier}")
+        await admin.create()  # something to tell
+        with anyio.fail_after(20):
+            await until(lambda: answers == [200, 200], what="the end of both streams")
+    assert not closed.api.context.credentials._followers

@@ -17,17 +17,19 @@ from scheduler.api.problems import Refusal, malformed
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply
 from scheduler.api.routing import Route
+from scheduler.domain.errors import Conflict
 from scheduler.store.request_keys import KeptAnswer, RequestKey, hold, keep
 
 HEADER = b"idempotency-key"
+_NOT_KEPT = 0  # in place of a status
 _KEY = re.compile(r'"?([!#-~]{1,255})"?')
 
 
 async def handle_once(api: Context, route: Route, request: Request, header: bytes) -> Reply:
     """Answer as before if this request was answered before, else handle it and keep the answer.
 
-    Raises what the handler raises; Conflict (`in_flight`); a 400 Refusal for an answer that is not kept, a 422 one if
-    the key was used for another request.
+    Raises what the handler raises; Conflict (`in_flight`, `answer_not_kept`); a 422 Refusal if the key was used for
+    another request. An answer that says `no-store` holds a secret that is shown once, and is not kept.
     """
     key = await _key_of(api, request, header)
     async with api.database.pinned() as pinned:
@@ -37,7 +39,10 @@ async def handle_once(api: Context, route: Route, request: Request, header: byte
         reply = await route.handler(inner, request)
         assert isinstance(reply, Reply), "a POST is answered in one piece"
         headers = {name.decode(): value.decode("latin-1") for name, value in reply.raw_headers}
-        await keep(pinned, key, reply.status_code, headers, bytes(reply.body))
+        if headers.get("cache-control") == "no-store":
+            await keep(pinned, key, _NOT_KEPT, {}, b"")
+        else:
+            await keep(pinned, key, reply.status_code, headers, bytes(reply.body))
     inner.offers.release()
     return reply
 
@@ -67,6 +72,8 @@ def _again(kept: KeptAnswer, key: RequestKey) -> Reply:
         what = "with another body" if kept.request == key.request else f"for {key.request}"
         detail = f"the key was used at {when} for {kept.request}, and now {what}: each request needs one of its own"
         raise Refusal(422, "invalid", detail, code="idempotency_key_reused")
+    if kept.status == _NOT_KEPT:
+        raise Conflict("answer_not_kept", "this was done already; its answer held a secret, and is not kept")
     reply = Reply(kept.body, kept.status, None)
     headers = [(name.encode(), value.encode("latin-1")) for name, value in kept.headers.items()]
     reply.raw_headers = [*headers, (b"idempotency-replayed", b"true")]

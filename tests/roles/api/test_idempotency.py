@@ -71,9 +71,13 @@ async def test_a_run_made_under_a_key_is_offered_once_it_is_committed(api: Clien
     await until(offered)
 
 
-async def test_an_answer_with_a_secret_is_kept_nowhere(api: Client, database: Database) -> None:
-    assert (await api.post("/api/keys", {"name": "k", "role": "viewer"}, headers=KEY)).status == 400
-    assert await _count(database, "request_keys") == 0
+async def test_a_secret_that_is_shown_once_is_made_once_and_not_kept(api: Client, database: Database) -> None:
+    body = {"name": "k", "role": "viewer"}
+    made = await api.post("/api/keys", body, headers=KEY)
+    again = await api.post("/api/keys", body, headers=KEY)
+    assert (made.status, again.status, again.json["code"]) == (201, 409, "answer_not_kept")
+    async with database.session() as connection:
+        assert await connection.fetchval("SELECT body FROM request_keys") == b""
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from scheduler.domain.lease import LeaseTerms
+from scheduler.domain.loss import Lost, judge_losses
 from scheduler.domain.observation import SeenLease
 from scheduler.domain.run import TERMINAL, TRANSITIONS
 
@@ -299,6 +302,18 @@ class ModelDatabase:
             }
             for run in self.runs.values() if run.worker_id == worker
         ]  # fmt: skip
+
+    def reap(self, worker: Any, renewal: int) -> bool:
+        """`Reaping.reap` as a whole; whether it ended the worker."""
+        if self.leases.get(worker) != renewal:
+            return False
+        del self.leases[worker]
+        applied = self.workers[worker] in {"live", "draining"}
+        if applied:
+            self.workers[worker] = "dead"
+        lost = [Lost(**row) for row in self.lost_runs(worker)]
+        self.write_losses(worker, [msgspec.structs.asdict(verdict) for verdict in judge_losses(lost)])
+        return applied
 
     def write_losses(self, worker: Any, verdicts: Iterable[Mapping[str, Any]]) -> None:
         """write_losses: the verdicts on the runs that a dead worker was executing."""

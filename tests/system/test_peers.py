@@ -97,7 +97,7 @@ def test_a_database_that_never_answers_halts_nobody_for_good(system: Cluster) ->
 
 
 def test_every_test_that_the_documentation_names_exists() -> None:
-    text = (ROOT / "docs/reliability.md").read_text()
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("reliability.md", "protocol-tests.md"))
     defined = {
         name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -47,17 +47,17 @@ class Cluster:
         self.members: list[Member] = []
         self._portal = portal
         self._stack = stack
-        self._settings = settings
+        self.settings = settings
         self._numbers = itertools.count(1)
         self._client = stack.enter_context(httpx2.Client(timeout=10))
         self._ports: dict[str, int] = {}
 
     # --- who there is
 
-    def add(self, role: str, *, network: Network = "direct", **settings: object) -> Member:
-        """Start one more process of a role; `settings` are `section__key`."""
+    def add(self, role: str, *, network: Network = "direct", release: Path | None = None, **settings: object) -> Member:
+        """Start one more process of a role; `settings` are `section__key`, `release` is the tree of another release."""
         name = f"{role}-{next(self._numbers)}"
-        values = dict(self._settings) | {key.replace("__", "."): value for key, value in settings.items()}
+        values = dict(self.settings) | {key.replace("__", "."): value for key, value in settings.items()}
         prefix: Sequence[str] = ()
         ways: dict[str, Link | Wire] = {}
         urls = {"postgres": self.postgres.url, "redis": self.valkey.url}
@@ -76,7 +76,7 @@ class Cluster:
             values["api.port"] = self._ports[name]
         if role == "worker":
             values.setdefault("worker.name", name)
-        member = Member(role, name, self.home, values, ways=ways, prefix=prefix)
+        member = Member(role, name, self.home, values, ways=ways, prefix=prefix, release=release)
         self.members.append(member)
         self._stack.callback(member.end)
         member.start()
@@ -121,11 +121,13 @@ class Cluster:
         assert answer.status_code == 201, answer.text
         return answer.json()
 
-    def submit_many(self, tasks: int | Sequence[Mapping[str, Any]], **fields: Any) -> list[str]:
+    def submit_many(
+        self, tasks: int | Sequence[Mapping[str, Any]], *, api: Member | None = None, **fields: Any
+    ) -> list[str]:
         """Create tasks at once, each with fields of its own, and return the ids of their runs."""
         each = [{}] * tasks if isinstance(tasks, int) else tasks
         body = [{"name": f"t{number}", "command": "exec /bin/true", **fields, **own} for number, own in enumerate(each)]
-        answer = self.request("POST", "/api/tasks/batch", json=body)
+        answer = self.request("POST", "/api/tasks/batch", api=api, json=body)
         assert answer.status_code == 201, answer.text
         return [item["run_id"] for item in answer.json()["items"]]
 
@@ -231,9 +233,13 @@ def cluster(
     lock_ttl: float = 1.0,
     lease: float = 5.0,
     network: Network = "direct",
+    prepare: Callable[[str], object] | None = None,
     **settings: object,
 ) -> Iterator[Cluster]:
-    """Run a system until the block is left; `settings` (`section__key`) are for all of its processes."""
+    """Run a system until the block is left; `settings` (`section__key`) are for all of its processes.
+
+    `prepare` makes the schema in the database of the URL that it gets; by default every migration does.
+    """
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o755)
     values: dict[str, object] = {
@@ -250,7 +256,10 @@ def cluster(
             server.start()
             stack.callback(server.stop)
         made = Cluster(home, postgres, valkey, servers.portal, stack, values)
-        servers.portal.call(_migrate, postgres.url)
+        if prepare is None:
+            servers.portal.call(_migrate, postgres.url)
+        else:
+            prepare(postgres.url)
         for role, count in (("api", apis), ("scheduler", schedulers), ("worker", workers)):
             for _ in range(count):
                 made.add(role, network="relay" if network == "namespace" and role == "api" else network)

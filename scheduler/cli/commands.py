@@ -18,6 +18,7 @@ from scheduler.cli import (
     runs,
     submit,
     tasks,
+    top,
     workflows,
 )
 
@@ -35,6 +36,7 @@ def register(app: App) -> None:
         crontab,
         checkpoint,
         context,
+        top,
         keys,
         namespaces,
     ):

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -92,6 +93,16 @@ class Output:
         """Print one JSON object."""
         sys.stdout.write(msgspec.json.encode(item).decode() + "\n")
 
+    def show(self, drawing: RenderableType) -> None:
+        """Print what somebody has drawn for people."""
+        self._console.print(drawing)
+
+    @contextmanager
+    def live(self) -> Iterator[Callable[[RenderableType], None]]:
+        """Take the whole terminal; call what is yielded with what to show."""
+        with Live(console=self._console, screen=True, auto_refresh=False) as screen:
+            yield lambda drawing: screen.update(drawing, refresh=True)
+
     def verdict(self, verdict: str, subject: str, says: str, fix: str) -> None:
         """Print one finding, and below it what would mend it."""
         line = Text.assemble((f"{verdict:<8}", _VERDICT_STYLES.get(verdict, "")), f"{subject}: {says}")
@@ -165,7 +176,11 @@ def _cell(value: Any) -> Text:
         return Text(" ".join(map(str, value)))
     if isinstance(value, dict):
         return Text(" ".join(f"{key}={item}" for key, item in value.items()))
-    text = str(value)
+    return styled(str(value))
+
+
+def styled(text: str) -> Text:
+    """Return a word in the colour of the state that it names, if it does."""
     return Text(text, style=_STATE_STYLES.get(text, ""))
 
 

@@ -8,10 +8,11 @@ from typing import Self, TypeVar
 
 import anyio
 import httpx2
+import msgspec
 
 from scheduler.client import DEFAULT_SERVER
 from scheduler.client.access import Access
-from scheduler.client.exchange import Fault, Id, Operation, Pause, Reply, Request, with_retries
+from scheduler.client.exchange import Fault, Heard, Id, Listen, Operation, Pause, Reply, Request, with_retries
 from scheduler.client.logs import LogEvent, LogStream
 from scheduler.client.methods import Methods
 from scheduler.client.pages import Listing
@@ -93,11 +94,30 @@ class AsyncClient(Methods):
             for item in await self.run_operation(listing.next_page()):
                 yield item
 
-    async def _perform(self, step: Request | Pause) -> Reply | Fault | float:
+    async def _perform(self, step: Request | Pause | Listen) -> Reply | Fault | Heard | float:
         if isinstance(step, Pause):
             await anyio.sleep(step.seconds)
             return anyio.current_time()
+        if isinstance(step, Listen):
+            opened = await self._listen(step)
+            return Heard(anyio.current_time(), opened)
         try:
             return reply_of(await self._http.request(**arguments(step)))
         except httpx2.HTTPError as error:
             return fault_of(error)
+
+    async def _listen(self, step: Listen) -> bool:
+        """Feed what a stream brings; return whether it was there."""
+        request = msgspec.structs.replace(step.request, timeout=max(0.05, step.seconds))
+        opened = False
+        try:
+            with anyio.move_on_after(step.seconds):
+                async with self._http.stream(**arguments(request)) as response:
+                    opened = response.is_success
+                    if opened:
+                        async for data in response.aiter_bytes():
+                            if step.feed(data):
+                                break
+        except httpx2.HTTPError:
+            pass  # whoever listens looks again by itself
+        return opened

@@ -1,8 +1,9 @@
 """The client without I/O: what is asked, what comes back, and what to do next.
 
-An operation is a generator. It yields a `Request` and receives the `Reply`, or yields a `Pause` and receives the
-monotonic time after it; what it returns is the operation's result. Retries wrap around any operation in the same way
-(`with_retries`). A transport has nothing left to decide: it sends requests and sleeps (`sync.py`, `asynchronous.py`).
+An operation is a generator. It yields a `Request` and receives the `Reply`, yields a `Pause` and receives the monotonic
+time after it, or yields a `Listen` and receives what was `Heard`; what it returns is the operation's result. Retries
+wrap around any operation in the same way (`with_retries`). A transport has nothing left to decide: it sends requests,
+feeds streams and sleeps (`sync.py`, `asynchronous.py`).
 """
 
 from __future__ import annotations
@@ -60,8 +61,23 @@ class Pause(msgspec.Struct, frozen=True):
     seconds: float
 
 
-Operation: TypeAlias = Generator[Request | Pause, Reply | float, T]
-Exchange: TypeAlias = Generator[Request | Pause, Reply | Fault | float, T]
+class Listen(msgspec.Struct, frozen=True):
+    """Open a stream and feed what comes until `feed` returns True, it ends, or about so many seconds have passed."""
+
+    request: Request
+    feed: Callable[[bytes], bool]
+    seconds: float
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """What became of a stream: the monotonic time now, and whether it was there at all."""
+
+    now: float
+    opened: bool
+
+
+Operation: TypeAlias = Generator[Request | Pause | Listen, Reply | Heard | float, T]
+Exchange: TypeAlias = Generator[Request | Pause | Listen, Reply | Fault | Heard | float, T]
 
 
 def build(
@@ -133,10 +149,10 @@ def with_retries(operation: Operation[T], policy: RetryPolicy, noise: Callable[[
     try:
         step = next(operation)
         while True:
-            if isinstance(step, Pause):
-                now = yield step
-                assert isinstance(now, float)
-                step = operation.send(now)
+            if not isinstance(step, Request):
+                after = yield step
+                assert isinstance(after, float | Heard)
+                step = operation.send(after)
                 continue
             answer = yield from _persist(step, policy, noise)
             step = operation.throw(answer) if isinstance(answer, Exception) else operation.send(answer)

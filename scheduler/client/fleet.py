@@ -11,7 +11,7 @@ from scheduler.client.exchange import Id, Operation, ask, build, decoded, path_o
 from scheduler.client.pages import Listing, Page
 from scheduler.wire.dead_letters import DeadLetter, Decided, Selection
 from scheduler.wire.fleet import Queue, QueueState, Worker
-from scheduler.wire.health import Readiness
+from scheduler.wire.health import DeepHealth, Readiness
 
 
 def workers() -> Listing[Worker]:
@@ -62,6 +62,11 @@ def discard_dead_letters(selection: Selection) -> Operation[list[Decided]]:
     """Close dead letters without reviving their runs."""
     request = build("POST", "/api/dead-letter/discard", body=msgspec.json.encode(selection))
     return decoded((yield from ask(request)), Page[Decided]).items
+
+
+def health() -> Operation[DeepHealth]:
+    """Ask for everything that the answering server knows of the system's health. Overloaded if its database is away."""
+    return decoded((yield from ask(build("GET", "/health/deep"))), DeepHealth)
 
 
 def ready() -> Operation[Readiness]:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from scheduler.client import calendars as on_calendars
-from scheduler.client import fleet
+from scheduler.client import fleet, waiting
 from scheduler.client import keys as on_keys
 from scheduler.client import runs as on_runs
 from scheduler.client import tasks as on_tasks
@@ -101,7 +101,8 @@ class Methods:
     explain = Method(on_runs.explain)
     cancel_run = Method(on_runs.cancel_run)
     retry_run = Method(on_runs.retry_run)
-    wait = Method(on_runs.wait)
+    wait = Method(waiting.wait)
+    wait_many = Method(waiting.wait_many)
     logs = Method(on_runs.logs)
     load_checkpoint = Method(on_runs.load_checkpoint)
     fence_holds = Method(on_runs.fence_holds)
@@ -131,6 +132,7 @@ class Methods:
     dead_letters = ListingMethod(fleet.dead_letters)
     replay_dead_letters = Method(fleet.replay_dead_letters)
     discard_dead_letters = Method(fleet.discard_dead_letters)
+    health = Method(fleet.health)
     ready = Method(fleet.ready)
 
     create_key = Method(on_keys.create_key)

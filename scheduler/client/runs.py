@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from scheduler.client.errors import NotFound, WaitTimeout
-from scheduler.client.exchange import Id, Operation, ask, build, decoded, path_of, pause
+from scheduler.client.errors import NotFound
+from scheduler.client.exchange import Id, Operation, ask, build, decoded, path_of
 from scheduler.client.pages import Listing, Page
-from scheduler.domain.run import TERMINAL, Attempt, Run
+from scheduler.domain.run import Attempt, Run
 from scheduler.wire.runs import Cancelled, Explanation, FenceCheck
-
-_SHORTEST_POLL = 0.02
-_LONGEST_POLL = 1.0
 
 
 def run(run_id: Id) -> Operation[Run]:
@@ -43,21 +40,6 @@ def cancel_run(run_id: Id) -> Operation[Cancelled]:
 def retry_run(run_id: Id) -> Operation[Run]:
     """Revive an ended run with fresh budgets; its attempts go on counting."""
     return decoded((yield from ask(build("POST", path_of("api", "runs", run_id, "retry")))), Run)
-
-
-def wait(run_id: Id, *, timeout: float | None = None) -> Operation[Run]:
-    """Wait until a run has ended, and return it. Raises WaitTimeout after `timeout` seconds."""
-    now = yield from pause(0.0)
-    give_up = None if timeout is None else now + timeout
-    poll = _SHORTEST_POLL
-    while True:
-        state = yield from run(run_id)
-        if state.state in TERMINAL:
-            return state
-        if give_up is not None and now >= give_up:
-            raise WaitTimeout(f"run {run_id} is still {state.state} after {timeout:g} s")
-        now = yield from pause(poll if give_up is None else min(poll, max(0.0, give_up - now)))
-        poll = min(_LONGEST_POLL, poll * 1.5)
 
 
 def logs(run_id: Id, *, attempt: int | None = None, stream: str | None = None) -> Operation[bytes]:

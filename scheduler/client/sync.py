@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Self, TypeVar
 
 import httpx2
+import msgspec
 
 from scheduler.client import DEFAULT_SERVER
 from scheduler.client.access import Access
-from scheduler.client.exchange import Fault, Id, Operation, Pause, Reply, Request, with_retries
+from scheduler.client.exchange import Fault, Heard, Id, Listen, Operation, Pause, Reply, Request, with_retries
 from scheduler.client.logs import LogEvent, LogStream
 from scheduler.client.methods import Methods
 from scheduler.client.pages import Listing
@@ -91,11 +92,30 @@ class Client(Methods):
         while not listing.finished:
             yield from self.run_operation(listing.next_page())
 
-    def _perform(self, step: Request | Pause) -> Reply | Fault | float:
+    def _perform(self, step: Request | Pause | Listen) -> Reply | Fault | Heard | float:
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return time.monotonic()
+        if isinstance(step, Listen):
+            opened = self._listen(step)
+            return Heard(time.monotonic(), opened)
         try:
             return reply_of(self._http.request(**arguments(step)))
         except httpx2.HTTPError as error:
             return fault_of(error)
+
+    def _listen(self, step: Listen) -> bool:
+        """Feed what a stream brings; return whether it was there."""
+        request = msgspec.structs.replace(step.request, timeout=max(0.05, step.seconds))
+        end = time.monotonic() + step.seconds
+        opened = False
+        try:
+            with self._http.stream(**arguments(request)) as response:
+                opened = response.is_success
+                if opened:
+                    for data in response.iter_bytes():
+                        if step.feed(data) or time.monotonic() >= end:
+                            break
+        except httpx2.HTTPError:
+            pass  # whoever listens looks again by itself
+        return opened

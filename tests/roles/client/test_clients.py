@@ -203,3 +203,20 @@ def test_the_system_says_that_it_is_ready_and_who_works(client: Client) -> None:
 def test_what_is_no_http_url_is_refused(server: str) -> None:
     with pytest.raises(ValueError, match="http://host:port"):
         Client(server)
+
+
+def test_many_runs_are_waited_for_at_once(client: Client) -> None:
+    specs = [TaskSpec(name=f"many-{n}", command=f"sleep {1 + n / 10}") for n in range(3)]
+    ids = [created.run_id for created in client.submit_many(specs)]
+    told: list[int] = []
+    runs = client.wait_many([run_id for run_id in ids if run_id], timeout=30, progress=told.append)
+    assert [run.id for run in runs] == ids
+    assert {run.state for run in runs} == {"completed"}
+    assert told[-1] == 3
+
+
+async def test_many_runs_are_awaited_at_once(async_client: AsyncClient) -> None:
+    specs = [TaskSpec(name=f"async-many-{n}", command="sleep 1.5") for n in range(3)]
+    ids = [created.run_id for created in await async_client.submit_many(specs)]
+    runs = await async_client.wait_many([run_id for run_id in ids if run_id], timeout=30)
+    assert {run.state for run in runs} == {"completed"}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 import pytest
 
-from scheduler.client import runs, tasks
+from scheduler.client import runs, tasks, waiting
 from scheduler.client.errors import (
     BadAnswer,
     Conflict,
@@ -19,7 +20,18 @@ from scheduler.client.errors import (
     Unreachable,
     WaitTimeout,
 )
-from scheduler.client.exchange import Fault, Operation, Pause, Reply, Request, build, path_of, with_retries
+from scheduler.client.exchange import (
+    Fault,
+    Heard,
+    Listen,
+    Operation,
+    Pause,
+    Reply,
+    Request,
+    build,
+    path_of,
+    with_retries,
+)
 from scheduler.client.pages import Listing
 from scheduler.client.retry import RetryPolicy
 from scheduler.domain.task import TaskSpec
@@ -84,6 +96,7 @@ def play(
                 pauses.append(step.seconds)
                 step = exchange.send(sum(pauses))
             else:
+                assert isinstance(step, Request)
                 requests.append(step)
                 step = exchange.send(next(rest))
     except StopIteration as end:
@@ -230,17 +243,66 @@ def test_a_listing_walks_pages_until_there_is_no_cursor() -> None:
 
 def test_waiting_polls_less_and_less_often_until_the_run_has_ended() -> None:
     done = {**RUN, "state": "failed", "exit_code": 3}
-    run, _, pauses = play(runs.wait(RUN["id"]), json_reply(RUN), json_reply(RUN), json_reply(done))
+    run, _, pauses = play(waiting.wait(RUN["id"]), json_reply(RUN), json_reply(RUN), json_reply(done))
     assert run.exit_code == 3
     assert pauses[1] < pauses[2]
 
 
 def test_waiting_gives_up_when_the_time_has_passed() -> None:
     with pytest.raises(WaitTimeout, match=r"still running after 0\.03 s"):
-        play(runs.wait(RUN["id"], timeout=0.03), *[json_reply(RUN)] * 3)
+        play(waiting.wait(RUN["id"], timeout=0.03), *[json_reply(RUN)] * 3)
 
 
 def test_what_stands_in_a_path_or_query_cannot_change_the_request() -> None:
     assert path_of("api", "queues", "a/../b?c", "pause") == "/api/queues/a%2F..%2Fb%3Fc/pause"
     request = build("GET", "/x", query={"a": "1&b=2", "c": True, "d": None})
     assert request.target == "/x?a=1%26b%3D2&c=true"
+
+
+def stay(
+    operation: Operation[T], answer: Callable[[], Reply], listen: Callable[[Listen], bool]
+) -> tuple[T, list[float]]:
+    """Run an operation that waits; return its result and the pauses it made."""
+    pauses: list[float] = []
+    exchange = with_retries(operation, POLICY, lambda: 1.0)
+    try:
+        step = next(exchange)
+        while True:
+            if isinstance(step, Pause):
+                pauses.append(step.seconds)
+                step = exchange.send(sum(pauses))
+            elif isinstance(step, Listen):
+                step = exchange.send(Heard(sum(pauses), listen(step)))
+            else:
+                step = exchange.send(answer())
+    except StopIteration as end:
+        return end.value, pauses
+
+
+def test_a_long_wait_is_told_by_the_stream_and_goes_on_in_it_where_it_was() -> None:
+    opened: list[str | None] = []
+    ended = msgspec.json.encode({"kind": "run", "id": RUN["id"], "state": "completed", "at": None})
+    streams = [b"retry: 1\nid: 7\n\n", b"id: 9\nevent: run\ndata: " + ended + b"\n\n"]
+
+    def listen(step: Listen) -> bool:
+        opened.append(step.request.headers.get("last-event-id"))
+        assert step.feed(streams.pop(0))
+        return True
+
+    def answer() -> Reply:
+        return json_reply({**RUN, "state": "running" if streams else "completed"})
+
+    (run,), _ = stay(waiting.wait_many([RUN["id"]]), answer, listen)
+    assert run.state == "completed"
+    assert opened == [None, "7"]
+
+
+def test_where_there_is_no_stream_a_wait_asks_once_a_second() -> None:
+    answers = itertools.chain([RUN] * 16, itertools.repeat({**RUN, "state": "failed"}))
+    listened: list[Listen] = []
+    run, pauses = stay(
+        waiting.wait(RUN["id"]), lambda: json_reply(next(answers)), lambda step: bool(listened.append(step))
+    )
+    assert run.state == "failed"
+    assert len(listened) == 1
+    assert pauses[-2:] == [1.0, 1.0]

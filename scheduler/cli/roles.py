@@ -49,13 +49,15 @@ class Role(Protocol):
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     """A role with what it needs of the database: the size of its pool, and settings of each session.
 
-    `extra` asks for further pools: the name of the argument that takes one, and its size.
+    `extra` asks for further pools: the name of the argument that takes one, and its size. `patience` is how many
+    seconds a statement may take.
     """
 
     run: Role
     connections: int
     session: Mapping[str, str] = {}
     extra: Mapping[str, int] = {}
+    patience: float = 30.0
 
 
 _GC = (20_000, 20, 20)
@@ -109,7 +111,11 @@ async def _run(wiring: Wiring, name: str, config: Config, stop: anyio.Event) -> 
 
         async def connect(size: int) -> Database:
             database = await Database.connect(
-                config.database.url, name=f"dts-{name}", max_size=size, settings=wiring.session
+                config.database.url,
+                name=f"dts-{name}",
+                max_size=size,
+                statement_timeout=wiring.patience,
+                settings=wiring.session,
             )
             stack.push_async_callback(_close, database)
             return database
@@ -197,7 +203,8 @@ def _api(config: Config) -> Wiring:
         rate_burst=config.api.rate_burst,
         require_if_match=config.api.require_if_match,
     )
-    return Wiring(run=partial(serve, settings=settings), connections=config.database.pool)
+    # Somebody waits for the answer: that the database is away has to be said before they give up.
+    return Wiring(run=partial(serve, settings=settings), connections=config.database.pool, patience=10.0)
 
 
 def _scheduler(config: Config) -> Wiring:

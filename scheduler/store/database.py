@@ -32,7 +32,7 @@ _AWAY = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # the connection broke between the two messages of one statement
     asyncpg.OperatorInterventionError,  # the server is starting, stopping, or ended our session
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,  # no disk, no memory, no connections left: somebody has to make room
     asyncpg.InvalidCatalogNameError,  # the database is not created yet
 )
 _MISUSE = (asyncpg.exceptions.DataError, asyncpg.exceptions.QueryCanceledError)

@@ -153,6 +153,14 @@ class Servers:
     def next_name(self) -> str:
         return f"t{next(self._names)}"
 
+    def next_home(self) -> Path:
+        """Make the directory of the next server, which has no number of its own yet."""
+        number = next(self._names)
+        self._names = itertools.chain([number], self._names)
+        path = self._root / f"t{number}"
+        path.mkdir()
+        return path
+
     @contextmanager
     def database(self, *, migrated: bool = True) -> Iterator[str]:
         """Yield the URL of a fresh database, with or without the schema."""

@@ -98,11 +98,11 @@ class Cluster:
         until_sync(lambda: all(self.is_up(api) for api in self.of("api")), seconds, "every api answers")
         if self.of("scheduler"):
             until_sync(self.leader, seconds, "somebody leads")
-        until_sync(
-            lambda: self.sql("SELECT count(*) FROM workers WHERE state = 'live'")[0][0] == len(self.of("worker")),
-            seconds,
-            "every worker is registered",
-        )
+        until_sync(lambda: self.ready_workers() == len(self.of("worker")), seconds, "every worker is registered")
+
+    def ready_workers(self) -> int:
+        """Count the workers that are registered and live."""
+        return int(self.sql("SELECT count(*) FROM workers WHERE state = 'live'")[0][0])
 
     def is_up(self, api: Member) -> bool:
         return bool(self._client.get(f"{self.url(api)}/health/ready").status_code == 200)

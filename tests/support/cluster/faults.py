@@ -7,6 +7,8 @@ became of the fault meanwhile. Faults are independent, so several may be in forc
 from __future__ import annotations
 
 import contextlib
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Literal, Protocol
 
@@ -18,6 +20,9 @@ from tests.support.cluster.cluster import Cluster
 from tests.support.cluster.links import Direction
 from tests.support.cluster.member import Member
 from tests.support.failpoints import Action
+
+_STOPPING = 15.0
+"""Seconds that a planned stop may take."""
 
 Part = Literal["first", "worker", "guard and worker", "worker and commands", "everything"]
 """Of a member: its first process (of a worker, the guard), the worker proper, either with more, or all of them."""
@@ -108,16 +113,21 @@ def _processes(member: Member, part: Part) -> list[psutil.Process]:
 
 
 class Stop(_Plain):
-    """A planned stop, as of a rolling restart."""
+    """A planned stop, as of a rolling restart; who takes too long over it is killed, as a supervisor does."""
 
     def __init__(self, member: Member) -> None:
         self.text = f"stop {member.name}"
         self._member = member
 
     def inject(self) -> None:
-        self._member.stop(60)
+        if self._member.alive:
+            self._member.signal(signal.SIGTERM)
 
     def heal(self) -> None:
+        try:
+            self._member.wait(_STOPPING)
+        except subprocess.TimeoutExpired:
+            self._member.kill()
         restart(self._member)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,25 @@ def until_quick(system: Cluster, seconds: float = 15.0) -> float:
     began = time.monotonic()
     until_sync(lambda: lag(system, system.submit_many(10)) < 0.25, seconds, "work starts at once again")
     return time.monotonic() - began
+
+
+@contextmanager
+def small_disk(path: Path, size: str) -> Iterator[Path]:
+    """Mount a file system of that size; the test is skipped where that is not allowed."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "none", str(path)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write to a file until there is no room left."""
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
 
 
 @contextmanager

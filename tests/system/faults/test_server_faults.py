@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
+from pathlib import Path
 
 import httpx2
 import pytest
 
-from tests.support.cluster import Cluster
-from tests.support.cluster.faults import Postgres, Redis, in_force
+from tests.support.cluster import Cluster, cluster
+from tests.support.cluster.faults import Cut, Postgres, Redis, in_force
+from tests.support.servers import Servers
 from tests.support.waiting import until_sync
 from tests.system.faults.conftest import Timings
-from tests.system.faults.support import Figure, Stamps, slow, spread, submit_evenly, until_quick
+from tests.system.faults.support import Figure, Stamps, fill, slow, small_disk, spread, submit_evenly, until_quick
 
 DOWN = [pytest.param(3.0, id="3 s"), pytest.param(30.0, id="30 s", marks=pytest.mark.chaos)]
 
@@ -80,6 +84,46 @@ def test_while_postgresql_is_down_the_api_says_so_and_nobody_is_reaped_for_it(
     until_sync(lambda: time.monotonic() - healed_at > 2 * timings.lease / 3, timings.lease)  # when a storm would come
     assert len(system.sql(workers)) == dead, "workers were taken for dead because the database was away"
     assert max(row["losses"] for row in system.runs([short, long])) == 0
+
+
+@pytest.mark.chaos
+def test_an_api_that_cannot_reach_postgresql_says_so_and_can_be_stopped(system: Cluster, figure: Figure) -> None:
+    (api,) = system.of("api")
+    with in_force(Cut(api, "postgres")):
+        began = time.monotonic()
+        answer = system.request("POST", "/api/tasks", json={"name": "t", "command": "true"}, timeout=60)
+        figure("answered after", time.monotonic() - began, 31)
+        assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+        figure("stopped after", api.stop(60), 50)
+
+
+@pytest.mark.chaos
+def test_a_full_disk_of_postgresql_refuses_work_and_loses_none(servers: Servers, home: Path) -> None:
+    with small_disk(servers.next_home(), "220m") as disk, cluster(servers, home) as system:
+        ballast = disk / "ballast"
+        fill(ballast)
+        acknowledged, refused = [], 0
+        began = time.monotonic()
+        while refused < 5 and time.monotonic() - began < 60:
+            body = {"name": "t", "command": "true", "stdin": os.urandom(100_000).hex()}
+            with contextlib.suppress(httpx2.HTTPError):
+                answer = system.request("POST", "/api/tasks", json=body)
+                assert answer.status_code in {201, 503}, answer.text
+                refused += answer.status_code == 503
+                if answer.status_code == 201:
+                    acknowledged.append(answer.json()["last_run"]["id"])
+        assert refused
+        ballast.unlink()
+        try:
+            system.sql("SELECT 1")
+        except OSError:
+            system.postgres.start()
+        until_accepted(system)
+        system.until_quiet(60)
+        assert [tuple(row) for row in system.sql("SELECT DISTINCT state, reason FROM runs")] == [
+            ("completed", "exit:0")
+        ]
+        assert len(system.runs(acknowledged)) == len(acknowledged)
 
 
 def until_accepted(system: Cluster) -> float:

@@ -161,9 +161,14 @@ class Cluster:
 
     def until_completed(self, ids: Sequence[str], seconds: float = 30.0) -> list[Any]:
         """Wait until all of these runs have ended, and return their rows; fail unless all have completed."""
-        until_sync(
-            lambda: all(run["state"] in TERMINAL for run in self.runs(ids)), seconds, f"{len(ids)} runs have ended"
-        )
+
+        def ended() -> bool:
+            left = [run for run in self.runs(ids) if run["state"] not in TERMINAL]
+            if left:
+                raise AssertionError(f"{len(left)} are left, such as {dict(left[0])}")
+            return True
+
+        until_sync(ended, seconds, f"{len(ids)} runs have ended")
         rows = self.runs(ids)
         assert {(row["state"], row["reason"]) for row in rows} == {("completed", "exit:0")}
         return rows

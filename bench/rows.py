@@ -61,6 +61,17 @@ FROM fenced
 """
 )
 
+# What each transition sets, for every run of the lane `$1` that has come so far.
+_LIFE = (
+    """state = 'queued', queued_at = run_at, dispatch_seq = 1
+       WHERE lane = $1 AND state = 'pending' AND unmet = 0 AND NOT held""",
+    """state = 'running', worker_id = '00000000-0000-7000-8000-000000000000', attempt = 1, fence = nextval('fence_seq'),
+       started_at = run_at, first_started_at = run_at, task_version = 1
+       WHERE lane = $1 AND state = 'queued'""",
+    """state = 'completed', worker_id = NULL, finished_at = run_at, exit_code = 0
+       WHERE lane = $1 AND state = 'running' AND worker_id = '00000000-0000-7000-8000-000000000000'""",
+)
+
 _LANE = """
 INSERT INTO lanes (lane, namespace, queue, executor, requires) VALUES ($1, 'default', $1, 'process', '{}')
 ON CONFLICT DO NOTHING
@@ -76,6 +87,15 @@ async def add_waiting(database: Any, count: int, *, queue: str = "default") -> N
 async def add_finished(database: Any, count: int, *, queue: str = "default") -> None:
     """Add tasks with a completed run and its attempt each."""
     await _add(database, _FINISHED, count, queue)
+
+
+async def add_churned(database: Any, count: int, *, queue: str = "default") -> None:
+    """Add tasks whose runs have gone through all their states, each of which is left dead in its index."""
+    for start in range(0, count, _CHUNK):
+        async with database.transaction():  # nobody else sees a state on the way
+            await database.execute(_WAITING, min(_CHUNK, count - start), queue, timeout=600)
+            for change in _LIFE:
+                await database.execute(f"UPDATE runs SET version = version + 1, {change}", queue, timeout=600)
 
 
 async def settle(database: Any) -> None:

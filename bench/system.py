@@ -138,7 +138,7 @@ async def start_system(
         arguments += ["--concurrency", str(concurrency)]
     command = module("scheduler", "up", *arguments)
     async with start_server(command, data.with_name(data.name + ".log")) as server:
-        database: Any = await asyncpg.connect(_database_url(data), server_settings=_SESSION)
+        database = await look_into(data)
         try:
             await _check(database, settings)
             system = System(server, data, database)
@@ -147,6 +147,11 @@ async def start_system(
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(5):
                 await database.close()
+
+
+async def look_into(data: Path) -> Any:
+    """Return a connection to the database of the system that runs on `data`."""
+    return await asyncpg.connect(_database_url(data), server_settings=_SESSION)
 
 
 def _database_url(data: Path) -> str:

@@ -11,6 +11,7 @@ from bench.questions.chain import Chain
 from bench.questions.cron_storm import CronStorm
 from bench.questions.decode_cost import DecodeCost
 from bench.questions.idle import Idle
+from bench.questions.old_snapshot import OldSnapshot
 from bench.questions.single_posts import SinglePosts
 from bench.questions.spawn_limit import SpawnLimit
 from bench.questions.sse_fan_out import SseFanOut
@@ -27,6 +28,7 @@ QUESTIONS: tuple[type[Question], ...] = (
     DecodeCost,
     SseFanOut,
     Backlog,
+    OldSnapshot,
     Idle,
     AuthCost,
 )

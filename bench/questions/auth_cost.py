@@ -128,9 +128,13 @@ class AuthCost(Question):
         route = next(route for route in ROUTES if route.run_token)
         scope: Any = {"client": ("127.0.0.1", 1)}
         params = {"id": str(_RUN)}
-        principal, _ = await gate.admit(route, params, headers, scope)
-        assert principal.name, "the gate let it pass"
-        passing = await _timed(count, lambda _: gate.admit(route, params, headers, scope))
+
+        async def enter(_: int) -> None:
+            principal = await gate.identify(route, headers, scope)
+            await gate.admit(principal, route, params, headers)
+
+        await enter(0)
+        passing = await _timed(count, enter)
         return passing + _reading([*_HEAD, *([] if header is None else [("authorization", header)])], count // 5)
 
     def _jwt(self) -> str:

@@ -13,6 +13,7 @@ from itertools import count
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from scheduler.api.auditing import handle_logged
 from scheduler.api.coding import pack
 from scheduler.api.context import Context
 from scheduler.api.door import Door
@@ -22,7 +23,7 @@ from scheduler.api.requests import Request
 from scheduler.api.routes import ROUTES
 from scheduler.api.routing import Route, Router
 from scheduler.api.throttle import Throttle
-from scheduler.domain.access import OPEN
+from scheduler.domain.access import ANONYMOUS, OPEN
 from scheduler.store.database import RETRYABLE
 from scheduler.telemetry import get_logger, mark
 
@@ -67,12 +68,15 @@ class App:
         request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else next(self._ids)
         mark(request_id=request_id.decode())
         template = _UNROUTED
+        route: Route | None = None
+        principal, namespace = ANONYMOUS, ""
         try:
             if self._door is not None:
                 self._door.check(headers)
             route, params = self._router.find(scope)
             template = route.path
-            principal, namespace = await self._gate.admit(route, params, headers, scope)
+            principal = await self._gate.identify(route, headers, scope)
+            namespace = await self._gate.admit(principal, route, params, headers)
             if route.permission != OPEN:
                 self._throttle.take(namespace, principal.name)
             request = Request(
@@ -89,6 +93,10 @@ class App:
             response = await self._handle(route, request)
         except Exception as error:  # noqa: BLE001 - every error has an answer
             response = reply_to(error, request_id.decode())
+            if route is not None and response.status_code in (401, 403):
+                self._context.denials.note(
+                    route, scope, principal, namespace or None, response.status_code, request_id.decode()
+                )
             if response.status_code == 500:
                 _log.error("request failed", route=template, exc_info=error)
         response.raw_headers.append((b"x-request-id", request_id))
@@ -111,6 +119,8 @@ class App:
         key = request.headers.get(HEADER)
         if key is not None and route.method == "POST":
             return await handle_once(self._context, route, request, key)
+        if route.mutates and route.audit == "around":
+            return await handle_logged(self._context, route, request)
         return await route.handler(self._context, request)
 
     @staticmethod

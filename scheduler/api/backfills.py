@@ -72,6 +72,7 @@ async def backfill_task(api: Context, request: Request) -> Reply:
             )
     if runs:
         api.offers.wake_control()
+    request.note(count=len(runs))
     return answer(_answer(plan, runs, cursor), 201 if runs else 200)
 
 

@@ -15,6 +15,8 @@ from scheduler.api.context import Context
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer
 from scheduler.domain.errors import FieldError, InvalidInput
+from scheduler.store.audit import Entry, write_audit
+from scheduler.store.database import Executor
 from scheduler.store.runs import RunFilter
 from scheduler.wire.bulk import BulkCancelled, BulkRetried, CancelRuns, RetryRuns
 
@@ -38,6 +40,7 @@ async def cancel_runs(api: Context, request: Request) -> Reply:
     for some in _chunks([] if wanted.dry_run else matched):
         async with api.database.transaction() as executor:
             cancelled = await api.runs.cancel(executor, request.namespace, some)
+            await _log(executor, request, "cancel_runs", len(cancelled.done) + len(cancelled.requested))
         api.offers.cancel(cancelled.requested)
         api.offers.settled(cancelled.settled)
         done += cancelled.done
@@ -59,9 +62,25 @@ async def retry_runs(api: Context, request: Request) -> Reply:
         specs = [(run.run_id, run.spec) for run in revivable.values() if not run.deleted]
         api.admission.admit(request.namespace, len(specs))
         async with api.database.transaction() as executor:
-            retried += await api.runs.revive(executor, request.namespace, specs, request.actor)
+            revived = await api.runs.revive(executor, request.namespace, specs, request.actor)
+            await _log(executor, request, "retry_runs", len(revived))
+        retried += revived
         api.offers.wake_control()
     return answer(BulkRetried(dry_run=wanted.dry_run, matched=matched, retried=retried, more=more))
+
+
+async def _log(executor: Executor, request: Request, action: str, count: int) -> None:
+    entry = Entry(
+        namespace=request.namespace,
+        actor=request.actor,
+        action=action,
+        object=None,
+        request_id=request.request_id,
+        status=200,
+        count=count,
+        address=request.address,
+    )
+    await write_audit(executor, [entry])
 
 
 async def _ended(api: Context, namespace: str, filters: RunFilter, count: int) -> list[UUID]:

@@ -9,6 +9,7 @@ import msgspec
 
 from scheduler.api.admission import Admission
 from scheduler.api.credentials import Credentials, Tokens
+from scheduler.api.denials import Denials
 from scheduler.api.feed import Feed
 from scheduler.api.gate import Gate
 from scheduler.api.offers import Offers
@@ -20,6 +21,7 @@ from scheduler.domain.errors import NotFound
 from scheduler.domain.ids import IdSource
 from scheduler.health import Health
 from scheduler.metrics import Metrics
+from scheduler.store.audit import Audit
 from scheduler.store.calendars import Calendars
 from scheduler.store.changes import Changes
 from scheduler.store.database import Database, Pinned
@@ -58,6 +60,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     offers: Offers
     admission: Admission
     namespaces: Namespaces
+    audit: Audit
+    denials: Denials
     tenancy: Tenancy
     keys: Keys
     credentials: Credentials
@@ -98,13 +102,13 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             intake=Intake(database),
             offers=Offers(broker, clock),
             admission=Admission(queues, namespaces, tenancy, clock, settings, metrics),
-            namespaces=namespaces,
             tenancy=tenancy,
             keys=keys,
             credentials=credentials,
             token_keys=token_keys,
             gate=Gate(credentials, tenancy, development=settings.development, open_to_all=settings.open_to_all),
             changes=changes,
+            denials=Denials(database, clock),
             feed=Feed(changes, clock, poll=settings.event_poll, keepalive=settings.sse_keepalive),
             health=health,
             metrics=metrics,
@@ -137,6 +141,8 @@ def _readers(database: Database) -> dict[str, Any]:
     """Return every store that needs nothing but a database."""
     return {
         "tasks": Tasks(database),
+        "namespaces": Namespaces(database),
+        "audit": Audit(database),
         "runs": Runs(database),
         "dead_letters": DeadLetters(database),
         "calendars": Calendars(database),

@@ -59,6 +59,7 @@ async def replay_dead_letters(api: Context, request: Request) -> Reply:
                 known = revivable.get(run_id)
                 code = "task_deleted" if known is None or known.deleted else "not_retriable"
             items.append(Decided(id=identifier, run_id=run_id, result="refused", code=code))
+    request.note(count=len(revived))
     return answer(ReplayAnswer(items=items))
 
 
@@ -78,6 +79,7 @@ async def discard_dead_letters(api: Context, request: Request) -> Reply:
         else:
             code = "unknown" if run_id is None else f"already_{'replayed' if state == 'open' else state}"
             items.append(Decided(id=identifier, run_id=run_id, result="refused", code=code))
+    request.note(count=len(discarded))
     return answer(ReplayAnswer(items=items))
 
 

@@ -111,6 +111,7 @@ async def change_definition(
         async with api.database.transaction() as executor:
             locked = found(await api.tasks.lock(executor, task.namespace, task.id), "task", task.id)
             demand_version(locked, expected)
+            request.note(version_before=locked.version)
             if locked.version != task.version:
                 raise Conflict("changed_meanwhile", "the task was changed at the same time; read it and try again")
             await api.intake.ensure_lanes(executor, [(task.namespace, spec)])

@@ -29,12 +29,16 @@ async def pause_queue(api: Context, request: Request) -> Reply:
     """Stop starting runs of a queue; executing ones go on, new ones are accepted and wait."""
     name = _name(request)
     lanes = await api.queues.set_paused(request.namespace, name, request.actor, paused=True)
-    api.offers.close(lanes)
-    try:
-        for lane in lanes:
-            await api.broker.mark_closed(lane)
-    except BrokerUnavailable:
-        pass  # the claim asks PostgreSQL again: this only saves it the trouble
+
+    async def close() -> None:
+        api.offers.close(lanes)
+        try:
+            for lane in lanes:
+                await api.broker.mark_closed(lane)
+        except BrokerUnavailable:
+            pass  # the claim asks PostgreSQL again: this only saves it the trouble
+
+    await api.database.once_committed(close)
     api.offers.wake_control()
     return answer(QueueState(name=name, paused=True))
 

@@ -36,22 +36,26 @@ class Gate:
         self._development = development
         self._open_to_all = open_to_all | {OPEN}
 
-    async def admit(
-        self, route: Route, params: Mapping[str, str], headers: Mapping[bytes, bytes], scope: Scope
-    ) -> tuple[Principal, str]:
-        """Return who asks and about which namespace.
-
-        Raises Unauthenticated, Forbidden, TooMany, NotFound for a namespace, or StoreUnavailable.
-        """
+    async def identify(self, route: Route, headers: Mapping[bytes, bytes], scope: Scope) -> Principal:
+        """Return who asks. Raises Unauthenticated, TooMany, or StoreUnavailable."""
         if route.permission in self._open_to_all:
-            return ANONYMOUS, DEFAULT_NAMESPACE
+            return ANONYMOUS
         header = headers.get(b"authorization")
         if header is not None:
-            principal = self._credentials.known(header) or await self._credentials.verify(header, _address(scope))
-        elif self._development:
-            principal = DEVELOPER
-        else:
-            raise Unauthenticated("send an API key or a token: Authorization: Bearer, a space, and the key")
+            return self._credentials.known(header) or await self._credentials.verify(header, _address(scope))
+        if self._development:
+            return DEVELOPER
+        raise Unauthenticated("send an API key or a token: Authorization: Bearer, a space, and the key")
+
+    async def admit(
+        self, principal: Principal, route: Route, params: Mapping[str, str], headers: Mapping[bytes, bytes]
+    ) -> str:
+        """Return about which namespace the principal asks.
+
+        Raises Forbidden, NotFound for a namespace, or StoreUnavailable.
+        """
+        if route.permission in self._open_to_all:
+            return DEFAULT_NAMESPACE
         if principal.run is None:
             principal.demand(route.permission)  # type: ignore[arg-type]  # OPEN has returned above
         else:
@@ -59,7 +63,7 @@ class Gate:
         wanted = headers.get(b"dts-namespace")
         namespace = namespace_for(principal, None if wanted is None else wanted.decode("latin-1"))
         await self._tenancy.demand(namespace)
-        return principal, namespace
+        return namespace
 
 
 def _demand_own(own: RunScope, route: Route, params: Mapping[str, str]) -> None:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import re
 from hashlib import sha256
 
+from scheduler.api.auditing import entry_of
 from scheduler.api.context import Context
 from scheduler.api.problems import Refusal, malformed
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply
 from scheduler.api.routing import Route
 from scheduler.domain.errors import Conflict
+from scheduler.store.audit import write_audit
 from scheduler.store.request_keys import KeptAnswer, RequestKey, hold, keep
 
 HEADER = b"idempotency-key"
@@ -38,6 +40,8 @@ async def handle_once(api: Context, route: Route, request: Request, header: byte
         inner = api.within(pinned)
         reply = await route.handler(inner, request)
         assert isinstance(reply, Reply), "a POST is answered in one piece"
+        if route.audit == "around":
+            await write_audit(pinned, [entry_of(route, request, reply)])
         headers = {name.decode(): value.decode("latin-1") for name, value in reply.raw_headers}
         if headers.get("cache-control") == "no-store":
             await keep(pinned, key, _NOT_KEPT, {}, b"")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 import msgspec
 
@@ -11,7 +12,7 @@ from scheduler.api.context import Context
 from scheduler.api.cursors import cursor_of, limit_of, page_answer
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, nothing
-from scheduler.domain.access import EVERY_NAMESPACE, may_grant
+from scheduler.domain.access import DEFAULT_NAMESPACE, EVERY_NAMESPACE, may_grant
 from scheduler.domain.durations import parse_duration
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, NotFound
 from scheduler.wire.access import NewKey
@@ -71,19 +72,19 @@ async def revoke_key(api: Context, request: Request) -> Reply:
     async with api.database.transaction() as executor:
         if not await api.keys.revoke(executor, identifier, request.principal.namespaces, request.actor):
             raise NotFound("key", identifier[:100])
-    await api.credentials.revoked(identifier)
+    await api.database.once_committed(partial(api.credentials.revoked, identifier))
     return nothing()
 
 
 async def _unknown(api: Context, namespaces: Sequence[str]) -> list[FieldError]:
-    complaints = []
-    for index, name in enumerate(namespaces):
-        try:
-            if name != EVERY_NAMESPACE:
-                await api.tenancy.demand(name)
-        except NotFound:
-            complaints.append(FieldError(f"/namespaces/{index}", "there is no such namespace"))
-    return complaints
+    if all(name in api.tenancy.known or name == EVERY_NAMESPACE for name in namespaces):
+        return []
+    known = {EVERY_NAMESPACE, DEFAULT_NAMESPACE, *(namespace.name for namespace in await api.namespaces.all())}
+    return [
+        FieldError(f"/namespaces/{index}", "there is no such namespace")
+        for index, name in enumerate(namespaces)
+        if name not in known
+    ]
 
 
 def _expiry(wanted: NewKey, now: datetime) -> datetime | None:

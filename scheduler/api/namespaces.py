@@ -37,7 +37,7 @@ async def create_namespace(api: Context, request: Request) -> Reply:
         namespace = await api.namespaces.create(executor, wanted, request.actor)
         if namespace is None:
             raise Conflict("name_taken", f"the name {wanted.name!r} is, or once was, in use")
-    await api.tenancy.changed()
+    await api.database.once_committed(api.tenancy.changed)
     return answer(namespace, 201, ((b"location", b"/api/namespaces/" + namespace.name.encode()),))
 
 
@@ -59,11 +59,11 @@ async def change_namespace(api: Context, request: Request) -> Reply:
     async with api.database.transaction() as executor:
         if await executor.fetchval("lock_namespace", name) is None:
             raise NotFound("namespace", name[:63])
-        await api.tenancy.step()
-        present = {q: getattr(api.tenancy.quotas(name), q) for q in Quotas.__struct_fields__}
+        stored = next(n for n in await api.namespaces.all() if n.name == name)
+        present = {q: getattr(stored, q) for q in Quotas.__struct_fields__}
         quotas = decode(_quotas, msgspec.json.encode(merge(present, patch)))
         namespace = await api.namespaces.set_quotas(executor, name, quotas, request.actor)
-    await api.tenancy.changed()
+    await api.database.once_committed(api.tenancy.changed)
     return answer(namespace)
 
 
@@ -79,5 +79,5 @@ async def delete_namespace(api: Context, request: Request) -> Reply:
             raise NotFound("namespace", name[:63]) from None
         if held is not None:
             raise Conflict("namespace_in_use", f"the namespace still has {held}")
-    await api.tenancy.changed()
+    await api.database.once_committed(api.tenancy.changed)
     return nothing()

@@ -19,6 +19,11 @@ async def set_log_level(api: Context, request: Request) -> Reply:
     """Change how much the API process that answers this says in its log, until it is started again."""
     request.demand_json()
     wanted = decode(_level, await request.body(api.settings.max_body, api.settings.body_timeout))
-    telemetry.set_level(wanted.level)
-    _log.warning("log level changed", level=wanted.level, actor=request.actor)
+
+    async def change() -> None:
+        telemetry.set_level(wanted.level)
+        _log.warning("log level changed", level=wanted.level, actor=request.actor)
+
+    await api.database.once_committed(change)
+    request.note(object=wanted.level)
     return answer(wanted)

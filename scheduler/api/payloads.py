@@ -10,6 +10,7 @@ from scheduler.domain.run import Attempt, Run
 from scheduler.domain.task import Limits, Retry, TaskSpec
 from scheduler.store.tasks import StoredTask
 from scheduler.wire.access import Key, Namespace
+from scheduler.wire.audit import AuditEntry
 from scheduler.wire.calendars import StoredCalendar
 from scheduler.wire.dead_letters import DeadLetter, Decided
 from scheduler.wire.fleet import Queue, Worker
@@ -77,6 +78,13 @@ class DeadLetterPage(msgspec.Struct, kw_only=True):
     """One page of dead letters."""
 
     items: list[DeadLetter]
+    next_cursor: str | None
+
+
+class AuditPage(msgspec.Struct, kw_only=True):
+    """One page of the audit log."""
+
+    items: list[AuditEntry]
     next_cursor: str | None
 
 

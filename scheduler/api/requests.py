@@ -28,7 +28,18 @@ _JSON_TYPES = frozenset({"application/json", "application/merge-patch+json", "te
 class Request:
     """One HTTP request. `params` are the decoded path parameters; `principal` asks, about objects of `namespace`."""
 
-    __slots__ = ("_body", "_query", "_receive", "headers", "namespace", "params", "principal", "request_id", "scope")
+    __slots__ = (
+        "_body",
+        "_query",
+        "_receive",
+        "headers",
+        "namespace",
+        "noted",
+        "params",
+        "principal",
+        "request_id",
+        "scope",
+    )
 
     def __init__(
         self,
@@ -50,6 +61,17 @@ class Request:
         self._receive = receive
         self._query: dict[str, str] | None = None
         self._body: bytes | None = None
+        self.noted: dict[str, Any] | None = None
+
+    @property
+    def address(self) -> str | None:
+        """Where the request comes from, as far as the connection tells."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else None
+
+    def note(self, **fields: Any) -> None:
+        """Note for the audit log what only the handler knows: `object`, `version_before`, `version_after`, `count`."""
+        self.noted = {**(self.noted or {}), **fields}
 
     @property
     def actor(self) -> str:

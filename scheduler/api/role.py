@@ -56,6 +56,7 @@ async def serve(  # noqa: PLR0913 - a composition root takes what it composes
         if context.token_keys is not None:
             service.loop("token keys", context.token_keys.step, wake=context.token_keys.wake)
         service.loop("credentials", context.credentials.step, wake=context.credentials.wake)
+        service.loop("denials", context.denials.step, wake=context.denials.wake)
         service.start("events", follow_changes, context)
         # The socket listens already: who connects from now on is answered, at the latest when the loop turns.
         _log.info("listening", host=settings.host, port=port)

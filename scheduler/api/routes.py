@@ -6,6 +6,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from scheduler.api import (
+    audit,
     backfills,
     bulk,
     calendars,
@@ -63,6 +64,7 @@ _TASKS: tuple[Route, ...] = (
         path="/api/tasks",
         permission="command:define",
         handler=submit.create_task,
+        audit="within",
         summary="Create a task",
         tag="tasks",
         request=TaskSpec,
@@ -261,6 +263,7 @@ _RUNS: tuple[Route, ...] = (
         path="/api/runs/cancel",
         permission="run:control",
         handler=bulk.cancel_runs,
+        audit="within",
         summary="Cancel many runs",
         tag="runs",
         request=CancelRuns,
@@ -273,6 +276,7 @@ _RUNS: tuple[Route, ...] = (
         path="/api/runs/retry",
         permission="run:control",
         handler=bulk.retry_runs,
+        audit="within",
         summary="Run many ended runs again",
         tag="runs",
         request=RetryRuns,
@@ -688,6 +692,27 @@ _FLEET: tuple[Route, ...] = (
 )
 
 
+_AUDIT: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/audit",
+        permission="audit:read",
+        handler=audit.list_audit,
+        summary="Who changed what, and who was refused",
+        tag="access",
+        query=(
+            Query("namespace", str, "`*`: of every namespace, and what concerns none (default: the request's)."),
+            Query("actor", str, "Only what this one did, such as `key:ci`."),
+            Query("action", str, "Only this operation, such as `create_task`."),
+            Query("object", str, "Only what concerns this id or name."),
+            Query("denied", bool, "Only refusals, or only changes."),
+            *_PAGED,
+        ),
+        responses={200: payloads.AuditPage},
+        errors=(422,),
+    ),
+)
+
 _EVENTS: tuple[Route, ...] = (
     Route(
         method="GET",
@@ -860,6 +885,7 @@ ROUTES: tuple[Route, ...] = (
     *_DEAD_LETTERS,
     *_FLEET,
     *_EVENTS,
+    *_AUDIT,
     *_ACCESS,
     *_OPERATIONS,
     *_PROBES,

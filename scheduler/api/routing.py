@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
 import msgspec
@@ -36,6 +36,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     `errors` are the statuses of problems beyond those that every route may answer with. `permission` is what whoever
     asks must hold; there is no default, so that nothing is open by being forgotten. A run's own token opens the routes
     under `/api/runs/{id}` that say so (`run_token`), for that run.
+
+    What changes something is logged: the handler runs in a transaction that ends with the entry (`audit="around"`). A
+    handler that may not be held in one transaction writes it in each of its own (`audit="within"`).
     """
 
     method: str
@@ -52,6 +55,12 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     query: Sequence[Query] = ()
     example: Any = None
     run_token: bool = False
+    audit: Literal["around", "within"] = "around"
+
+    @property
+    def mutates(self) -> bool:
+        """Whether it may change something."""
+        return self.method != "GET"
 
     @property
     def conditional(self) -> bool:

@@ -21,7 +21,7 @@ from scheduler.domain.lane import lane_for
 from scheduler.domain.task import TaskSpec, encode_spec
 from scheduler.domain.validation import effective_run_at, normalise
 from scheduler.store.edges import Edge
-from scheduler.store.intake import Created, NewTask
+from scheduler.store.intake import Created, NewTask, Origin
 from scheduler.store.tasks import StoredTask
 from scheduler.wire.tasks import Created as CreatedItem
 from scheduler.wire.tasks import LastRun
@@ -45,12 +45,12 @@ async def create_task(api: Context, request: Request) -> Reply:
         await refuse_unknown_calendars(api, request.namespace, [spec], "")
     if spec.depends_on:
         resolved = await resolve(api.tasks, request.namespace, [spec], at="")
-    await api.tenancy.demand_room(request.namespace, int(spec.schedule is not None))
+    await api.tenancy.demand_room(api.namespaces, request.namespace, int(spec.schedule is not None))
     api.admission.admit(request.namespace, 1)
     planned = _plan(api, [spec], now)
     lane = lane_for(request.namespace, spec)
     straight = _unblocked(spec, now) and await api.offers.is_open(lane)
-    new = _new_task(request, spec, 0, planned, resolved, now, straight=straight)
+    new = _new_task(request, spec, 0, planned, resolved, now, straight=straight, origin=_origin(request))
     if spec.idempotency_key is None:
         created = await api.intake.create(new)
     else:
@@ -83,11 +83,12 @@ async def create_batch(api: Context, request: Request) -> Reply:
     if any(spec.depends_on for spec in specs):
         specs = _normalise_all(specs, now)
         resolved = await resolve(api.tasks, request.namespace, specs, at="/{index}")
-    await api.tenancy.demand_room(request.namespace, sum(s.schedule is not None for s in specs))
+    await api.tenancy.demand_room(api.namespaces, request.namespace, sum(s.schedule is not None for s in specs))
     api.admission.admit(request.namespace, len(specs))
     lanes = {lane_for(request.namespace, s) for s in specs}
     open_lanes = {lane for lane in lanes if await api.offers.is_open(lane)}
     created = await api.intake.create_batch(_chunks(api, request, specs, resolved, open_lanes, now))
+    request.note(count=len(created))
     _announce(api, created)
     return answer(BatchAnswer(items=[CreatedItem(id=c.task_id, run_id=c.run_id) for c in created]), 201)
 
@@ -170,6 +171,7 @@ def _new_task(
     now: datetime,
     *,
     straight: bool,
+    origin: Origin | None = None,
 ) -> NewTask:
     mine = planned[index]
     edges: Sequence[Edge] = ()
@@ -193,7 +195,13 @@ def _new_task(
         request.traceparent,
         None if mine.run_id is not None else now,
         mine.next_fire_at,
+        origin,
     )
+
+
+def _origin(request: Request) -> Origin:
+    """Return what the audit log says of a request that creates one task; that of a batch is logged as one."""
+    return Origin(request.request_id, "create_task", request.address)
 
 
 def _unblocked(spec: TaskSpec, now: datetime) -> bool:

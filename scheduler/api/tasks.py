@@ -80,6 +80,7 @@ async def cancel_task(api: Context, request: Request) -> Reply:
             raise Conflict("already_terminal", "the task has no run that could be cancelled")
     api.offers.cancel(cancelled.requested)
     api.offers.settled(cancelled.settled)
+    request.note(count=len(cancelled.done) + len(cancelled.requested))
     body = Cancelled(cancelled=cancelled.done, requested=[run_id for run_id, _ in cancelled.requested])
     return answer(body, 202 if cancelled.requested else 200)
 
@@ -94,8 +95,12 @@ async def delete_task(api: Context, request: Request) -> Reply:
     async with api.database.transaction() as executor:
         task = found(await api.tasks.lock(executor, request.namespace, task_id), "task", task_id)
         demand_version(task, expected)
+<<<<<<< HEAD
         if decode_spec(task.spec).executor == EXECUTOR:
             raise Conflict("workflow", f"the task carries the workflow {task.name!r}: delete that instead")
+=======
+        request.note(version_before=task.version)
+>>>>>>> 65d80a1 (Audit log: an entry in each change's transaction, chained by the leader)
         live = await api.tasks.live_runs(executor, task.id)
         dependents = await api.tasks.waiting_dependents(executor, task.id)
         if cascade is None:
@@ -177,6 +182,7 @@ async def _switch(api: Context, request: Request, *, paused: bool) -> Reply:
     async with api.database.transaction() as executor:
         task = found(await api.tasks.lock(executor, request.namespace, task_id), "task", task_id)
         demand_version(task, request.if_match())
+        request.note(version_before=task.version)
         change = api.tasks.pause if paused else api.tasks.resume
         if await change(executor, task.id, request.actor):
             api.offers.wake_control()

@@ -46,10 +46,10 @@ class Tenancy:
         if name not in self._known:
             raise NotFound("namespace", name[:63])
 
-    async def demand_room(self, name: str, recurring: int) -> None:
+    async def demand_room(self, namespaces: Namespaces, name: str, recurring: int) -> None:
         """Raise Conflict if the namespace may not have so many more recurring tasks."""
         most = self.quotas(name).max_tasks
-        if recurring and most is not None and await self._namespaces.recurring(name, most) + recurring > most:
+        if recurring and most is not None and await namespaces.recurring(name, most) + recurring > most:
             raise Conflict("quota", f"the namespace {name} may have {most} recurring tasks")
 
     async def changed(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cyclopts import App
 
 from scheduler.cli import (
+    audit,
     checkpoint,
     context,
     crontab,
@@ -28,7 +29,10 @@ def register(app: App) -> None:
     for module in (
         submit,
         tasks,
+<<<<<<< HEAD
         workflows,
+=======
+>>>>>>> 65d80a1 (Audit log: an entry in each change's transaction, chained by the leader)
         runs,
         logs,
         dead_letters,
@@ -36,9 +40,15 @@ def register(app: App) -> None:
         crontab,
         checkpoint,
         context,
+<<<<<<< HEAD
         top,
         keys,
         namespaces,
+=======
+        keys,
+        namespaces,
+        audit,
+>>>>>>> 65d80a1 (Audit log: an entry in each change's transaction, chained by the leader)
     ):
         app.command(module.app)
     app.command(fleet.queues)

@@ -117,13 +117,20 @@ def revoke(
 
 async def _make(database: Database, remote: Remote, out: Path | None, *, lifetime: float | None, **fields: Any) -> int:
     from scheduler.store import migrate  # noqa: PLC0415 - not needed for help
+    from scheduler.store.audit import Entry, write_audit  # noqa: PLC0415
     from scheduler.store.keys import Keys  # noqa: PLC0415
 
     if not await migrate.is_current(database):
         raise failure("the database lacks migrations that this release needs: run dts migrate up", exits.RETRY)
     now: datetime = await database.fetchval("database_now")
     expires_at = None if lifetime is None else now + timedelta(seconds=lifetime)
-    key = await Keys(database).create(database, expires_at=expires_at, actor="bootstrap", **fields)
+    async with database.transaction() as executor:
+        key = await Keys(database).create(executor, expires_at=expires_at, actor="bootstrap", **fields)
+        if key is not None:
+            entry = Entry(
+                namespace=None, actor="bootstrap", action="create_key", object=key.id, request_id="-", status=201
+            )
+            await write_audit(executor, [entry])
     if key is None:
         raise failure(f"a key of these namespaces is already named {fields['name']!r}; choose another name")
     _hand_over(key, out, remote)

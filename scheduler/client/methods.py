@@ -10,6 +10,7 @@ import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
+from scheduler.client import audit as on_audit
 from scheduler.client import calendars as on_calendars
 from scheduler.client import fleet, waiting
 from scheduler.client import keys as on_keys
@@ -135,6 +136,7 @@ class Methods:
     health = Method(fleet.health)
     ready = Method(fleet.ready)
 
+    audit = ListingMethod(on_audit.audit)
     create_key = Method(on_keys.create_key)
     keys = ListingMethod(on_keys.keys)
     revoke_key = Method(on_keys.revoke_key)

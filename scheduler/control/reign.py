@@ -15,8 +15,13 @@ from scheduler.control.promote import Promoter
 from scheduler.control.reap import Reaper
 from scheduler.control.reconcile import Reconciler
 from scheduler.control.retain import Keeper
+<<<<<<< HEAD
 from scheduler.control.unfold import Unfolder
+=======
+from scheduler.control.seal import Sealer
+>>>>>>> 65d80a1 (Audit log: an entry in each change's transaction, chained by the leader)
 from scheduler.service import Backoff, Service, Wake
+from scheduler.store.audit import Audit
 from scheduler.store.database import Database
 from scheduler.store.history import History
 from scheduler.store.reaping import Reaping
@@ -59,6 +64,7 @@ class Reign:
         self._schedules = Schedules(database)
         self._reconcile = Reconcile(database)
         self._history = History(database)
+        self._audit = Audit(database)
         self._database = database
 
     async def run(self, term: Term) -> None:
@@ -89,4 +95,5 @@ class Reign:
         yield "reap", Reaper(leading, reaping, self._observer).step, self._wakes.reap
         yield "reconcile", Reconciler(leading, self._reconcile, self._schedules).step, Wake()
         yield "retain", Keeper(leading, self._history).step, Wake()
+        yield "seal", Sealer(leading, self._audit).step, Wake()
         yield "count", self._gauges.backlog_step(self._reconcile), Wake()

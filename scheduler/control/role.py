@@ -8,6 +8,7 @@
       reap       workers whose lease has expired are ended, their runs go on elsewhere
       reconcile  what Redis, or a count, does not know any more is put right
       retain     history is partitioned ahead of time and dropped when its time is over
+      seal       what the audit log has gained is chained to what it held
 
 Every write of the leader is fenced by its term. Losing Redis makes all of this slower, never wrong.
 """

@@ -50,5 +50,5 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a leader that stops on purpose waits for its statements under way."""
 
 
-CONNECTIONS = 12
+CONNECTIONS = 13
 """Connections that the role may use at the same time: one for each of its loops, so that none waits for another."""

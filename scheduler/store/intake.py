@@ -15,6 +15,7 @@ from scheduler.domain.lane import demands_of, lane_for
 from scheduler.domain.run import Queued
 from scheduler.domain.task import TaskSpec
 from scheduler.failpoints import Point, reach
+from scheduler.store.audit import Entry, write_audit
 from scheduler.store.database import Database, Executor, Pinned, StoreUnavailable
 from scheduler.store.edges import Edge, judge
 from scheduler.store.execution import settle_onward
@@ -23,6 +24,14 @@ from scheduler.store.group_commit import GroupCommit
 from scheduler.telemetry import get_logger
 
 _log = get_logger("store")
+
+
+class Origin(msgspec.Struct, frozen=True, gc=False):
+    """The request that creates a task, where each such request is an entry of the audit log."""
+
+    request_id: str
+    action: str
+    address: str | None
 
 
 class NewTask(msgspec.Struct, frozen=True, gc=False):
@@ -42,6 +51,7 @@ class NewTask(msgspec.Struct, frozen=True, gc=False):
     traceparent: str | None = None
     fire_cursor: datetime | None = None
     next_fire_at: datetime | None = None
+    origin: Origin | None = None
 
     @property
     def lane(self) -> str:
@@ -234,6 +244,8 @@ class _Batch:
             for index, new in enumerate(chunk, first_index):
                 if new.task_id in taken:
                     raise Conflict("name_taken", f"/{index}/name: a recurring task is already named {new.spec.name!r}")
+            if entries := [_entry(new, new.origin) for new in recurring if new.origin is not None]:
+                await write_audit(self.executor, entries)
             now = await self.executor.fetchval("database_now")
             results |= {new.task_id: Created(new.task_id, None, now, None) for new in recurring}
         return [results[new.task_id] for new in chunk]
@@ -292,8 +304,22 @@ class _Batch:
         return created
 
 
+def _entry(new: NewTask, origin: Origin) -> Entry:
+    return Entry(
+        namespace=new.namespace,
+        actor=new.actor,
+        action=origin.action,
+        object=str(new.task_id),
+        request_id=origin.request_id,
+        status=201,
+        version_after=1,
+        address=origin.address,
+    )
+
+
 async def insert_once(executor: Executor, batch: Sequence[NewTask], unmet: Sequence[int]) -> list[Created]:
-    """Insert one-off tasks and their runs in one statement."""
+    """Insert one-off tasks and their runs in one statement, and with them what the audit log says of it."""
+    origins = [new.origin for new in batch]
     states = ["queued" if new.straight and not new.edges else "pending" for new in batch]
     specs = [new.spec for new in batch]
     lanes = [new.lane for new in batch]
@@ -316,6 +342,9 @@ async def insert_once(executor: Executor, batch: Sequence[NewTask], unmet: Seque
         [spec.retry.max_attempts for spec in specs],
         [new.traceparent for new in batch],
         [gate_name(new.namespace, new.spec) for new in batch],
+        [None if origin is None else origin.request_id for origin in origins],
+        [None if origin is None else origin.action for origin in origins],
+        [None if origin is None else origin.address for origin in origins],
     )
     return [
         Created(

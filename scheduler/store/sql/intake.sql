@@ -6,9 +6,9 @@ WITH clock AS MATERIALIZED (
   SELECT *
   FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[], $9::jsonb[],
               $10::text[], $11::timestamptz[], $12::float8[], $13::float8[], $14::integer[], $15::integer[], $16::text[],
-              $17::text[])
+              $17::text[], $18::text[], $19::text[], $20::text[])
        AS n(task_id, run_id, namespace, actor, name, queue, lane, priority, spec,
-            state, run_at, delay, start_within, unmet, max_attempts, traceparent, gate)
+            state, run_at, delay, start_within, unmet, max_attempts, traceparent, gate, request_id, action, address)
 ), task AS (
   INSERT INTO tasks_once (id, recurring, namespace, name, queue, tags, spec, occurrences,
                           created_at, created_by, updated_at, updated_by)
@@ -25,6 +25,11 @@ WITH clock AS MATERIALIZED (
          clock.at, actor, CASE state WHEN 'queued' THEN clock.at END, unmet,
          CASE state WHEN 'queued' THEN 1 ELSE 0 END, max_attempts, traceparent, gate
   FROM new, clock
+), logged AS (
+  INSERT INTO audit_log (at, namespace, actor, action, object, request_id, status, version_after, address)
+  SELECT clock.at, namespace, actor, action, task_id::text, request_id, 201, 1, address
+  FROM new, clock
+  WHERE request_id IS NOT NULL
 )
 SELECT at FROM clock
 

@@ -169,6 +169,7 @@ async def running_api(
             service.start("intake", context.intake.run)
             service.start("messages", broker.run, health)
             service.loop("offers", context.offers.step, wake=context.offers.wake)
+            service.loop("denials", context.denials.step, wake=context.denials.wake)
             service.start("events", follow_changes, context)
             service.loop("admission", context.admission.step, wake=context.admission.wake)
             service.loop("namespaces", context.tenancy.step, wake=context.tenancy.wake)

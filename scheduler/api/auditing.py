@@ -19,7 +19,7 @@ async def handle_logged(api: Context, route: Route, request: Request) -> Respons
     The body is read before the transaction begins, so that no slow client keeps one open.
     """
     settings = api.settings
-    if route.request is not None:
+    if route.request is not None or _has_body(request):
         limit = settings.max_checkpoint if route.request is bytes else settings.max_body
         await request.body(limit, settings.body_timeout)
     request.noted = None  # of an attempt whose transaction was taken back
@@ -46,6 +46,10 @@ def entry_of(route: Route, request: Request, reply: Response) -> Entry:
         count=noted.get("count", 1),
         address=request.address,
     )
+
+
+def _has_body(request: Request) -> bool:
+    return b"transfer-encoding" in request.headers or request.headers.get(b"content-length", b"0") != b"0"
 
 
 def _object_of(request: Request, reply: Response) -> str | None:

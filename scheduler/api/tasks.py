@@ -95,12 +95,9 @@ async def delete_task(api: Context, request: Request) -> Reply:
     async with api.database.transaction() as executor:
         task = found(await api.tasks.lock(executor, request.namespace, task_id), "task", task_id)
         demand_version(task, expected)
-<<<<<<< HEAD
         if decode_spec(task.spec).executor == EXECUTOR:
             raise Conflict("workflow", f"the task carries the workflow {task.name!r}: delete that instead")
-=======
         request.note(version_before=task.version)
->>>>>>> 65d80a1 (Audit log: an entry in each change's transaction, chained by the leader)
         live = await api.tasks.live_runs(executor, task.id)
         dependents = await api.tasks.waiting_dependents(executor, task.id)
         if cascade is None:

@@ -29,10 +29,7 @@ def register(app: App) -> None:
     for module in (
         submit,
         tasks,
-<<<<<<< HEAD
         workflows,
-=======
->>>>>>> 65d80a1 (Audit log: an entry in each change's transaction, chained by the leader)
         runs,
         logs,
         dead_letters,
@@ -40,15 +37,10 @@ def register(app: App) -> None:
         crontab,
         checkpoint,
         context,
-<<<<<<< HEAD
         top,
         keys,
         namespaces,
-=======
-        keys,
-        namespaces,
         audit,
->>>>>>> 65d80a1 (Audit log: an entry in each change's transaction, chained by the leader)
     ):
         app.command(module.app)
     app.command(fleet.queues)

@@ -15,11 +15,8 @@ from scheduler.control.promote import Promoter
 from scheduler.control.reap import Reaper
 from scheduler.control.reconcile import Reconciler
 from scheduler.control.retain import Keeper
-<<<<<<< HEAD
-from scheduler.control.unfold import Unfolder
-=======
 from scheduler.control.seal import Sealer
->>>>>>> 65d80a1 (Audit log: an entry in each change's transaction, chained by the leader)
+from scheduler.control.unfold import Unfolder
 from scheduler.service import Backoff, Service, Wake
 from scheduler.store.audit import Audit
 from scheduler.store.database import Database

@@ -84,6 +84,24 @@ async def _key(api: Client, method: str) -> Answer:
     return made if method == "POST" else await api.request(method, f"/api/keys/{made.json['id']}")
 
 
+WORKFLOW = {"name": "etl", "tasks": [{"name": "extract", "command": "true"}]}
+
+
+async def _workflow(api: Client, method: str) -> Answer:
+    made = await api.post("/api/workflows", WORKFLOW)
+    if method == "POST":
+        return made
+    return await api.request(
+        method, "/api/workflows/etl", {**WORKFLOW, "description": "d"} if method == "PUT" else None
+    )
+
+
+async def _workflow_run(api: Client, cancel: bool) -> Answer:
+    await _workflow(api, "POST")
+    started = await api.post("/api/workflows/etl/runs", {})
+    return await api.post(f"/api/workflow-runs/{started.json['id']}/cancel") if cancel else started
+
+
 CHANGES: Mapping[str, Do] = {
     "create_task": lambda api, _: api.post("/api/tasks", COMMAND),
     "create_batch": lambda api, _: api.post("/api/tasks/batch", [COMMAND, NIGHTLY]),
@@ -105,6 +123,11 @@ CHANGES: Mapping[str, Do] = {
     "create_calendar": lambda api, _: _calendar(api, "POST"),
     "put_calendar": lambda api, _: _calendar(api, "PUT"),
     "delete_calendar": lambda api, _: _calendar(api, "DELETE"),
+    "create_workflow": lambda api, _: _workflow(api, "POST"),
+    "replace_workflow": lambda api, _: _workflow(api, "PUT"),
+    "delete_workflow": lambda api, _: _workflow(api, "DELETE"),
+    "start_workflow": lambda api, _: _workflow_run(api, cancel=False),
+    "cancel_workflow_run": lambda api, _: _workflow_run(api, cancel=True),
     "replay_dead_letters": lambda api, worker: _dead_letters(api, worker, "replay"),
     "discard_dead_letters": lambda api, worker: _dead_letters(api, worker, "discard"),
     "drain_worker": lambda api, worker: api.post(f"/api/workers/{worker.id}/drain"),
@@ -122,8 +145,13 @@ CHANGES: Mapping[str, Do] = {
 NOTHING_LEFT = {"cancel_runs"}  # of what the example makes: it is the one that a bulk request finds already done
 
 
+NEEDS_A_LEADER = {"rerun_workflow_run"}  # before there is anything to do again
+
+
 def test_every_route_that_changes_something_is_tried_here() -> None:
-    assert CHANGES.keys() == {route.operation for route in ROUTES if route.mutates}
+    mutating = {route.operation: route for route in ROUTES if route.mutates}
+    assert CHANGES.keys() | NEEDS_A_LEADER == mutating.keys()
+    assert all(mutating[operation].audit == "around" for operation in NEEDS_A_LEADER)
 
 
 @pytest.mark.parametrize("operation", sorted(CHANGES))

@@ -92,7 +92,7 @@ async def _workflow(api: Client, method: str) -> Answer:
     if method == "POST":
         return made
     return await api.request(
-        method, "/api/workflows/etl", {**WORKFLOW, "description": "d"} if method == "PUT" else None
+        method, "/api/workflows/etl", {**WORKFLOW, "timezone": "Europe/Berlin"} if method == "PUT" else None
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from scheduler.control.pace import rest_after
 from scheduler.domain.clock import Clock
 from scheduler.metrics import Metrics
 from scheduler.store.reconcile import Reconcile
@@ -52,6 +53,7 @@ class Gauges:
         """Return the step that counts what waits."""
 
         async def step() -> float:
+            began = self._clock.monotonic()
             totals: dict[tuple[str, str], tuple[int, int, float]] = {}
             for lane in await reconcile.backlog(_LIMIT):
                 key = lane.namespace, lane.queue
@@ -61,6 +63,6 @@ class Gauges:
                 self._queued.labels(*key).set(queued)
                 self._due.labels(*key).set(due)
                 self._age.labels(*key).set(age)
-            return _EVERY
+            return rest_after(self._clock.monotonic() - began, _EVERY)
 
         return step

@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 _SOON: Final = 0.002  # seconds
+SHARE: Final = 20.0
+"""What takes long is not repeated for so many times as long."""
+
+
+def rest_after(seconds: float, usual: float) -> float:
+    """Return the seconds between a step that took so many and the next: `usual`, or more if that one was dear."""
+    return max(usual, SHARE * seconds)
 
 
 class Pace:

@@ -12,6 +12,7 @@ from scheduler.broker import BrokerUnavailable, LaneStats
 from scheduler.control.gatekeep import Gatekeeper
 from scheduler.control.leading import Leading
 from scheduler.control.pace import Pace
+from scheduler.control.sweep import Sweep
 from scheduler.domain.run import Queued
 from scheduler.failpoints import Point, reach
 
@@ -30,14 +31,16 @@ class Promoter:
         self._broker = leading.broker
         self._dispatch = leading.dispatch
         self._gatekeeper = Gatekeeper(leading, leading.dispatch.gates)
+        self._clock = leading.clock
         self._pace = Pace(leading.settings.poll)
+        self._sweep = Sweep()
 
     async def step(self) -> float:
         """Queue one batch; return when there will be more to queue. Raises StoreUnavailable."""
         lanes = [lane.lane for lane in await self._dispatch.lanes() if not lane.paused]
         rooms, closed = await self._rooms(lanes)
         wanted = {key: min(places, self._settings.batch) for key, places in rooms.items()}
-        promoted = await self._dispatch.promote(self._epoch, wanted)
+        promoted = await self._look(wanted)
         await reach(Point.PROMOTED)
         await self._offer(promoted)
         await self._open(closed - _unfinished(wanted, promoted))
@@ -46,11 +49,19 @@ class Promoter:
         if promoted or gatekept.delay == 0.0:
             return 0.0
         # Only where there is room: what waits for a place is due as well, and the places are looked at by and by.
-        due = await self._dispatch.next_due([key for key, places in wanted.items() if places > 0])
+        due = await self._dispatch.next_due([key for key, places in wanted.items() if places > 0], self._sweep.after)
         delay = self._pace.until(due)
         if gatekept.delay is not None:
             delay = min(delay, gatekept.delay)
         return delay if self._broker.available else min(delay, _UNWOKEN)  # nobody can wake us without Redis
+
+    async def _look(self, wanted: Rooms) -> list[Queued]:
+        began = self._clock.monotonic()
+        self._sweep.begin(began)
+        promoted = await self._dispatch.promote(self._epoch, wanted, self._sweep.after)
+        now = self._clock.monotonic()
+        self._sweep.end(now, now - began, self._clock.now(), wanted, promoted)
+        return promoted
 
     async def _rooms(self, lanes: Sequence[str]) -> tuple[Rooms, set[str]]:
         """Return the free places by lane and priority, and the lanes whose fast path is closed."""

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from scheduler.broker import BrokerUnavailable
 from scheduler.control.leading import Leading
+from scheduler.control.pace import rest_after
 from scheduler.control.promote import PRIORITIES
 from scheduler.domain.run import Queued
 from scheduler.failpoints import Point, reach
@@ -46,8 +47,10 @@ class Reconciler:
 
     async def step(self) -> float:
         """Mend one page of everything. Raises TermLost, StoreUnavailable; Redis being away only skips its part."""
+        began = self._clock.monotonic()
         try:
             await self._rebuild_lanes()
+            began = self._clock.monotonic()  # that was no look
             await self._push_stale()
             await self._reclaim_idle()
         except BrokerUnavailable:
@@ -56,7 +59,7 @@ class Reconciler:
         await self._give_up_late()
         await self._mend_dependents()
         await self._forget()
-        return self._settings.reconcile_every
+        return rest_after(self._clock.monotonic() - began, self._settings.reconcile_every)
 
     async def _rebuild_lanes(self) -> None:
         """Fill every lane from PostgreSQL if Redis, or the database, is not the one that they were filled for."""

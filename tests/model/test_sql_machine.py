@@ -16,6 +16,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scheduler.control.sweep import BEGINNING
 from scheduler.domain.run import TRANSITIONS, Outcome
 from scheduler.store.database import Database
 from scheduler.store.dispatch import Dispatch
@@ -178,7 +179,7 @@ def promote(*, fresh: bool) -> Event:
         for run in both.model.runs.values():
             run.run_at = 0.0
         epoch = both.epoch if fresh else both.epoch - 1
-        promoted = await Dispatch(both.database).promote(epoch, {(both.queue, 5): 10})
+        promoted = await Dispatch(both.database).promote(epoch, {(both.queue, 5): 10}, lambda _: BEGINNING)
         assert {run.run_id for run in promoted} == {run.id for run in both.model.promote(epoch, 10) or ()}
 
     return event

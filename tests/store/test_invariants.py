@@ -6,6 +6,7 @@ import pytest
 
 from scheduler.broker import Broker
 from scheduler.control.fire import Firer
+from scheduler.control.sweep import BEGINNING
 from scheduler.domain.clock import SystemClock
 from scheduler.store.database import Database
 from scheduler.store.dispatch import Dispatch
@@ -78,7 +79,7 @@ async def history(database: Database, redis_url: str) -> dict[str, str]:
         done = await b.claim(await b.intake.create(new_task("done")))
         await b.executions.finish(outcome(done, "pending"))
         await b.executions.claim_waiting(["default"], 1, 0)
-        [promoted] = await Dispatch(database).promote(epoch, {("default", 5): 1})
+        [promoted] = await Dispatch(database).promote(epoch, {("default", 5): 1}, lambda _: BEGINNING)
         [again] = await b.executions.claim([(promoted.run_id, promoted.seq)])
         await b.executions.finish(outcome(again))
         buried = await b.claim(await b.intake.create(new_task("buried")))

@@ -1,16 +1,19 @@
 -- name: promote
--- pending → queued: due, unblocked runs behind no gate, most urgent first, up to the places that each (lane, priority) has left
+-- pending → queued: due, unblocked runs behind no gate, most urgent first, up to the places that each (lane, priority) has
+-- left, and after the (run_at, id) that the caller has looked at before
 WITH term AS MATERIALIZED (
   SELECT 1 FROM leadership WHERE epoch = $1 FOR KEY SHARE
 ), clock AS MATERIALIZED (
   SELECT dts_now() AS at
 ), due AS MATERIALIZED (
   SELECT candidate.id
-  FROM term, clock, unnest($2::text[], $3::smallint[], $4::integer[]) AS room(lane, priority, places)
+  FROM term, clock, unnest($2::text[], $3::smallint[], $4::integer[], $5::timestamptz[], $6::uuid[])
+       AS room(lane, priority, places, after_at, after_id)
   CROSS JOIN LATERAL (
     SELECT r.id FROM runs r
     WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NULL
       AND r.lane = room.lane AND r.priority = room.priority AND r.run_at <= clock.at
+      AND (r.run_at, r.id) > (room.after_at, room.after_id)
     ORDER BY r.run_at, r.id
     LIMIT room.places
     FOR UPDATE OF r SKIP LOCKED
@@ -23,14 +26,14 @@ WHERE r.id = due.id AND r.state = 'pending'
 RETURNING r.id AS run_id, r.lane, r.priority, r.run_at, r.dispatch_seq AS seq, r.traceparent
 
 -- name: next_due
--- reads in how many seconds the next pending run of these (lane, priority), behind no gate, falls due (negative: already),
--- or NULL
+-- reads in how many seconds the next pending run of these (lane, priority), behind no gate and after a (run_at, id), falls
+-- due (negative: already), or NULL
 SELECT extract(epoch FROM min(candidate.run_at) - dts_now())::float8
-FROM unnest($1::text[], $2::smallint[]) AS place(lane, priority)
+FROM unnest($1::text[], $2::smallint[], $3::timestamptz[], $4::uuid[]) AS place(lane, priority, after_at, after_id)
 CROSS JOIN LATERAL (
   SELECT r.run_at FROM runs r
   WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NULL
-    AND r.lane = place.lane AND r.priority = place.priority
+    AND r.lane = place.lane AND r.priority = place.priority AND (r.run_at, r.id) > (place.after_at, place.after_id)
   ORDER BY r.run_at, r.id
   LIMIT 1
 ) AS candidate

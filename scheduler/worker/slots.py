@@ -57,7 +57,8 @@ class Slots:
                 left = self._free_since + patience - self._clock.monotonic()
                 if left <= 0:
                     return free
-            self._changed = anyio.Event()
+            if self._changed.is_set():  # others may wait for the same event: replacing it would leave them behind
+                self._changed = anyio.Event()
             with anyio.move_on_after(left):
                 await self._changed.wait()
         return free

@@ -32,14 +32,18 @@ class Bench:
         return self.work / f"system-{self._systems}"
 
     def system(
-        self, *, workers: int = 1, concurrency: int | None = None, data: Path | None = None
+        self, *, workers: int = 1, concurrency: int | None = None, data: Path | None = None, valkey: bool = True
     ) -> AbstractAsyncContextManager[System]:
         """Start a system of our own: on `data` if given (it goes on with what is there), else on nothing.
 
-        `concurrency` is the slots of each worker; None leaves the default. Raises SystemFailed.
+        `concurrency` is the slots of each worker; None leaves the default. Raises ServerFailed, NotDurable.
         """
         return start_system(
-            data or self.fresh_directory(), workers=workers, concurrency=concurrency, settings=self.settings
+            data or self.fresh_directory(),
+            workers=workers,
+            concurrency=concurrency,
+            valkey=valkey,
+            settings=self.settings,
         )
 
 

@@ -6,11 +6,12 @@ import re
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import psutil
 
 from bench.child import environment
@@ -18,6 +19,7 @@ from bench.child import environment
 _READY = re.compile(rb"^ready http://([^:/\s]+):(\d+)", re.MULTILINE)
 _START_TIMEOUT = 60.0  # seconds; a system with millions of rows may recover first
 _STOP_TIMEOUT = 60.0
+_BURIAL = 10.0
 
 
 class ServerFailed(Exception):
@@ -30,6 +32,7 @@ class Server:
     def __init__(self, process: anyio.abc.Process, host: str, port: int, log: Path) -> None:
         self._process = process
         self._log = log
+        self._killed = False
         self.host = host
         self.port = port
 
@@ -37,6 +40,21 @@ class Server:
     def pid(self) -> int:
         """The process that was started."""
         return self._process.pid
+
+    async def kill(self) -> None:
+        """Kill it with everything that it has started, all at once, and wait until the system has buried them."""
+        self._killed = True
+        family = _family(self.pid)
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        await self._process.wait()
+        await anyio.to_thread.run_sync(psutil.wait_procs, family, _BURIAL)
+
+    @property
+    def went_away(self) -> bool:
+        """Say whether it ended though nobody had meant it to."""
+        return self._process.returncode is not None and not self._killed
 
     def tail(self) -> str:
         """Return the end of what it wrote to stderr."""
@@ -59,7 +77,7 @@ async def start_server(command: Sequence[str], log: Path) -> AsyncIterator[Serve
         host, port = await _ready(process, log)
         server = Server(process, host, port, log)
         yield server
-        if process.returncode is not None:
+        if server.went_away:
             raise ServerFailed(f"{command[0]} went away with code {process.returncode}:\n{server.tail()}")
     finally:
         with anyio.CancelScope(shield=True):
@@ -81,17 +99,24 @@ async def _ready(process: anyio.abc.Process, log: Path) -> tuple[str, int]:
 async def _stop(process: anyio.abc.Process) -> None:
     """Ask it to end; what is left of its own processes after a long while is killed."""
     if process.returncode is None:
-        try:
-            family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-        except psutil.NoSuchProcess:
-            family = []
-        process.send_signal(signal.SIGTERM)
+        family = _family(process.pid)
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
         with anyio.move_on_after(_STOP_TIMEOUT):
             await process.wait()
         for member in family:
             if member.is_running() and member.status() != psutil.STATUS_ZOMBIE:
                 member.kill()
     await process.aclose()
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """Return the process and all below it, the root first: it must not see the others die."""
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _tail(log: Path) -> str:

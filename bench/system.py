@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
@@ -21,6 +20,7 @@ from bench.load import Job, Result
 from bench.machine import first_line
 from bench.processes import Processes
 from bench.server import Server, start_server
+from scheduler.embedded.addresses import postgres_url, valkey_url
 
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
@@ -53,10 +53,12 @@ class Unfinished(Exception):
 class System:
     """A running system and one connection to its database."""
 
-    def __init__(self, server: Server, data: Path, database: Any) -> None:
+    def __init__(self, server: Server, data: Path, database: Any, sockets: Path) -> None:
         self.server = server
         self.data = data
         self.database = database
+        self.database_url = postgres_url(sockets)
+        self.redis_url = valkey_url(sockets)
         self.processes = Processes(server.pid, server.port)
 
     async def post(
@@ -127,22 +129,28 @@ class System:
 
 @asynccontextmanager
 async def start_system(
-    data: Path, *, workers: int, concurrency: int | None, settings: MutableMapping[str, str]
+    data: Path, *, workers: int, concurrency: int | None, valkey: bool, settings: MutableMapping[str, str]
 ) -> AsyncIterator[System]:
     """Run `dts up` on `data` until the block is left; what it runs on is added to `settings`.
+
+    Without `valkey`, it is given the address of one that does not answer.
 
     Raises ServerFailed when it does not come up, NotDurable when PostgreSQL could lose what was acknowledged.
     """
     arguments = ["--data-dir", str(data), "--port", "0", "--workers", str(workers)]
     if concurrency is not None:
         arguments += ["--concurrency", str(concurrency)]
+    if not valkey:
+        arguments += ["--redis-url", f"unix://{data}.nothing-listens-here"]
     command = module("scheduler", "up", *arguments)
     async with start_server(command, data.with_name(data.name + ".log")) as server:
+        sockets = _sockets(data)
         database = await look_into(data)
         try:
             await _check(database, settings)
-            system = System(server, data, database)
-            await _describe(system, settings)
+            system = System(server, data, database, sockets)
+            if valkey:
+                await _describe(system, settings)
             yield system
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(5):
@@ -151,14 +159,12 @@ async def start_system(
 
 async def look_into(data: Path) -> Any:
     """Return a connection to the database of the system that runs on `data`."""
-    return await asyncpg.connect(_database_url(data), server_settings=_SESSION)
+    return await asyncpg.connect(postgres_url(_sockets(data)), server_settings=_SESSION)
 
 
-def _database_url(data: Path) -> str:
-    """Return where the system's PostgreSQL listens, as it says itself."""
-    lines = (data / "postgres" / "postmaster.pid").read_text().splitlines()
-    port, sockets = lines[3], lines[4]
-    return f"postgresql://dts@/dts?host={quote(sockets, safe='/')}&port={port}"
+def _sockets(data: Path) -> Path:
+    """Return where the system's PostgreSQL listens, as it says itself; Valkey has its socket beside it."""
+    return Path((data / "postgres" / "postmaster.pid").read_text().splitlines()[4])
 
 
 async def _check(database: Any, settings: MutableMapping[str, str]) -> None:

@@ -64,12 +64,12 @@ class SubmitToStart(Question):
             if result.late > _LATE:
                 self.note(f"at {rate}/s the generator was up to {result.late * 1000:.0f} ms late")
             await self._system.until_done(timeout=60)
-            samples += _samples(rate, await _delays(self._system, result))
+            samples += _samples(rate, await delays(self._system, result))
         return samples
 
 
-async def _delays(system: System, result: Result) -> dict[str, list[float]]:
-    """Return milliseconds from sending to each stage, request by request."""
+async def delays(system: System, result: Result) -> dict[str, list[float]]:
+    """Return milliseconds from sending to each stage, request by request. Raises Unfinished if any is not completed."""
     sent = {
         msgspec.json.decode(reply, type=_Id).id: at for reply, at in zip(result.replies, result.sent_at, strict=True)
     }
@@ -81,21 +81,21 @@ async def _delays(system: System, result: Result) -> dict[str, list[float]]:
     )
     if len(rows) != len(sent):
         raise Unfinished(f"{len(rows)} of {len(sent)} runs completed; {await system.states()}")
-    delays: dict[str, list[float]] = {"started": [], "claimed": [], "accepted": []}
+    found: dict[str, list[float]] = {"started": [], "claimed": [], "accepted": []}
     for row in rows:
         at = sent[row["task_id"]]
-        delays["started"].append((float(row["output_tail"]) - at) * 1000)
-        delays["claimed"].append((row["claimed"] - at) * 1000)
-        delays["accepted"].append((row["accepted"] - at) * 1000)
-    return delays
+        found["started"].append((float(row["output_tail"]) - at) * 1000)
+        found["claimed"].append((row["claimed"] - at) * 1000)
+        found["accepted"].append((row["accepted"] - at) * 1000)
+    return found
 
 
-def _samples(rate: int, delays: dict[str, list[float]]) -> list[Sample]:
+def _samples(rate: int, found: dict[str, list[float]]) -> list[Sample]:
     most = REACH.get(rate, (None, None))
     started = [
         Sample(
             name=f"{rate}/s, started, p{share:.0%}".removesuffix("%"),
-            value=percentile(delays["started"], share),
+            value=percentile(found["started"], share),
             unit="ms",
             better="lower",
             reach=None if bound is None else Bound("value", most=bound),
@@ -103,7 +103,7 @@ def _samples(rate: int, delays: dict[str, list[float]]) -> list[Sample]:
         for share, bound in zip((0.5, 0.99), most, strict=True)
     ]
     stages = [
-        Sample(name=f"{rate}/s, {stage}, p50", value=percentile(delays[stage], 0.5), unit="ms", better="lower")
+        Sample(name=f"{rate}/s, {stage}, p50", value=percentile(found[stage], 0.5), unit="ms", better="lower")
         for stage in ("accepted", "claimed")
     ]
     return started + stages

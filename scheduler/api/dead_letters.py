@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -15,6 +16,8 @@ from scheduler.api.responses import Reply, answer
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.store.dead_letters import DeadLetterFilter
 from scheduler.wire.dead_letters import Decided, Replay, Selection
+
+_MAX_CANARIES: Final = 10  # each of the others waits for each of these
 
 _replay = msgspec.json.Decoder(Replay)
 _discard = msgspec.json.Decoder(Selection)
@@ -36,29 +39,39 @@ async def replay_dead_letters(api: Context, request: Request) -> Reply:
     """Let the runs of dead letters run again with fresh budgets, after editing their tasks if asked to."""
     request.demand_json()
     wanted = decode(_replay, await request.body(api.settings.max_body, api.settings.body_timeout))
+    if wanted.canary is not None and not 1 <= wanted.canary <= _MAX_CANARIES:
+        raise InvalidInput([FieldError("/canary", f"must be from 1 to {_MAX_CANARIES}")])
     ids = await _select(api, request, wanted)
     letters = await api.dead_letters.find(request.namespace, ids)
-    run_ids = [run_id for run_id, _, state in letters.values() if state == "open"]
+    still_open = {i: letters[i] for i in ids if i in letters and letters[i].state == "open"}
     if wanted.edits:
-        await _edit_tasks(api, request, {task_id for _, task_id, state in letters.values() if state == "open"}, wanted)
-    revivable = await api.runs.revivable(request.namespace, run_ids)
+        await _edit_tasks(api, request, {letter.task_id for letter in still_open.values()}, wanted)
+    revivable = await api.runs.revivable(request.namespace, [letter.run_id for letter in still_open.values()])
     specs = [(r.run_id, r.spec) for r in revivable.values() if not r.deleted]
     api.admission.admit(request.namespace, len(specs))
     async with api.database.transaction() as executor:
         revived = set(await api.runs.revive(executor, request.namespace, specs, request.actor))
+        chosen = {identifier: letter for identifier, letter in still_open.items() if letter.run_id in revived}
+        rest = dict(list(chosen.items())[wanted.canary or len(chosen) :])
+        if rest:
+            canaries = [letter for identifier, letter in chosen.items() if identifier not in rest]
+            await api.dead_letters.hold(executor, request.namespace, canaries, rest)
     if revived:
         api.offers.wake_control()
     items = []
     for identifier in ids:
-        run_id, _, state = letters.get(identifier, (None, None, "unknown"))
-        if run_id in revived:
-            items.append(Decided(id=identifier, run_id=run_id, result="replayed"))
+        letter = letters.get(identifier)
+        if letter is None:
+            items.append(Decided(id=identifier, run_id=None, result="refused", code="unknown"))
+        elif identifier in chosen:
+            result: Literal["waiting", "replayed"] = "waiting" if identifier in rest else "replayed"
+            items.append(Decided(id=identifier, run_id=letter.run_id, result=result))
         else:
-            code = f"already_{state}" if state in ("replayed", "discarded") else "unknown"
-            if run_id is not None and state == "open":
-                known = revivable.get(run_id)
+            code = f"already_{letter.state}"
+            if letter.state == "open":
+                known = revivable.get(letter.run_id)
                 code = "task_deleted" if known is None or known.deleted else "not_retriable"
-            items.append(Decided(id=identifier, run_id=run_id, result="refused", code=code))
+            items.append(Decided(id=identifier, run_id=letter.run_id, result="refused", code=code))
     request.note(count=len(revived))
     return answer(ReplayAnswer(items=items))
 
@@ -73,12 +86,14 @@ async def discard_dead_letters(api: Context, request: Request) -> Reply:
         discarded = set(await api.dead_letters.discard(executor, request.namespace, ids, request.actor))
     items = []
     for identifier in ids:
-        run_id, _, state = letters.get(identifier, (None, None, "unknown"))
-        if identifier in discarded:
-            items.append(Decided(id=identifier, run_id=run_id, result="discarded"))
+        letter = letters.get(identifier)
+        if letter is None:
+            items.append(Decided(id=identifier, run_id=None, result="refused", code="unknown"))
+        elif identifier in discarded:
+            items.append(Decided(id=identifier, run_id=letter.run_id, result="discarded"))
         else:
-            code = "unknown" if run_id is None else f"already_{'replayed' if state == 'open' else state}"
-            items.append(Decided(id=identifier, run_id=run_id, result="refused", code=code))
+            code = f"already_{'replayed' if letter.state == 'open' else letter.state}"
+            items.append(Decided(id=identifier, run_id=letter.run_id, result="refused", code=code))
     request.note(count=len(discarded))
     return answer(ReplayAnswer(items=items))
 

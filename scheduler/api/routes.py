@@ -614,7 +614,7 @@ _DEAD_LETTERS: tuple[Route, ...] = (
         summary="Run dead letters again",
         tag="dead letters",
         request=Replay,
-        example={"reason": "timeout", "edits": {"timeout": "2h"}},
+        example={"reason": "timeout", "edits": {"timeout": "2h"}, "canary": 1},
         responses={200: payloads.ReplayAnswer},
         errors=(408, 409, 413, 415, 422),
     ),

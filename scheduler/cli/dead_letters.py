@@ -72,13 +72,16 @@ def replay(
     edit: Annotated[
         str | None, Parameter(help='First change the tasks by this merge patch, such as \'{"timeout": "2h"}\'.')
     ] = None,
+    canary: Annotated[
+        int | None, Parameter(help="Run so many first, of each thousand, and the rest only once these have completed.")
+    ] = None,
     remote: Remote = REMOTE,
 ) -> int:
     """Revive dead runs with fresh budgets: those given, or all that match. Exit 1 if any was refused."""
     edits = None if edit is None else _merge_patch(edit)
 
     def decide(client: Client, selection: Selection) -> list[Decided]:
-        return client.replay_dead_letters(selection, edits=edits)
+        return client.replay_dead_letters(selection, edits=edits, canary=canary)
 
     return _decide(letters, which, remote, decide, "replaying", everything=everything)
 

@@ -51,9 +51,18 @@ def dead_letters(
     )
 
 
-def replay_dead_letters(selection: Selection, *, edits: Mapping[str, Any] | None = None) -> Operation[list[Decided]]:
-    """Revive dead runs with fresh budgets, after changing their tasks by the merge patch `edits`."""
-    body = {**msgspec.to_builtins(selection), **({"edits": edits} if edits else {})}
+def replay_dead_letters(
+    selection: Selection, *, edits: Mapping[str, Any] | None = None, canary: int | None = None
+) -> Operation[list[Decided]]:
+    """Revive dead runs with fresh budgets, after changing their tasks by the merge patch `edits`.
+
+    With `canary`, so many of them run first (10 at most), and the others only once these have completed.
+    """
+    body = {
+        **msgspec.to_builtins(selection),
+        **({"edits": edits} if edits else {}),
+        **({"canary": canary} if canary is not None else {}),
+    }
     request = build("POST", "/api/dead-letter/replay", body=msgspec.json.encode(body))
     return decoded((yield from ask(request)), Page[Decided]).items
 

@@ -58,6 +58,7 @@ class Reconciler:
         await self._withdraw_paused()
         await self._give_up_late()
         await self._mend_dependents()
+        await self._judge_held_letters()
         await self._forget()
         return rest_after(self._clock.monotonic() - began, self._settings.reconcile_every)
 
@@ -127,6 +128,10 @@ class Reconciler:
         self._follow(blocked.settled)
         if upstreams.wrong or blocked.wrong:
             _log.info("mended dependents", unseen_ends=upstreams.wrong, wrong_counts=blocked.wrong)
+
+    async def _judge_held_letters(self) -> None:
+        if reopened := await self._reconcile.judge_held_letters(self._epoch, limit=_PAGE):
+            _log.info("opened dead letters again whose canaries did not complete", letters=reopened)
 
     async def _forget(self) -> None:
         now = self._clock.monotonic()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from scheduler.store.database import Database, Executor
+from scheduler.store.edges import write_edges
 from scheduler.store.pages import LAST_ID, WALK, Page, page_of
 from scheduler.wire.dead_letters import DeadLetter
 
@@ -19,6 +20,14 @@ class DeadLetterFilter(msgspec.Struct, kw_only=True, frozen=True):
     queue: str | None = None
     task_id: UUID | None = None
     reason: str | None = None
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """Whose dead letter it is, and what became of it."""
+
+    run_id: UUID
+    task_id: UUID
+    state: str
 
 
 class DeadLetters:
@@ -42,10 +51,25 @@ class DeadLetters:
         )
         return page_of(rows, limit, walk, _letter)
 
-    async def find(self, namespace: str, ids: Sequence[UUID]) -> dict[UUID, tuple[UUID, UUID, str]]:
-        """Return (run, task, state) of those dead letters that exist."""
+    async def find(self, namespace: str, ids: Sequence[UUID]) -> dict[UUID, Letter]:
+        """Return those dead letters that exist."""
         rows = await self._database.fetch("dead_letters_by_id", list(ids), namespace)
-        return {row["id"]: (row["run_id"], row["task_id"], row["state"]) for row in rows}
+        return {row["id"]: Letter(row["run_id"], row["task_id"], row["state"]) for row in rows}
+
+    async def hold(
+        self, executor: Executor, namespace: str, canaries: Sequence[Letter], rest: Mapping[UUID, Letter]
+    ) -> None:
+        """Let runs of `rest` (by letter), revived in this transaction, wait until those of the canaries complete."""
+        waiting = [letter.run_id for letter in rest.values()]
+        await executor.execute("forget_edges", waiting)
+        edges = [
+            (run_id, position, canary.task_id, canary.run_id, None, "success", "waiting")
+            for run_id in waiting
+            for position, canary in enumerate(canaries)
+        ]
+        await write_edges(executor, edges)
+        await executor.execute("await_runs", waiting, [len(canaries)] * len(waiting))
+        await executor.execute("hold_dead_letters", list(rest), namespace)
 
     async def discard(self, executor: Executor, namespace: str, ids: Sequence[UUID], actor: str) -> list[UUID]:
         """Close open dead letters for good; return those that were open."""

@@ -1,4 +1,4 @@
-"""Dependencies of new runs, judged against upstreams that are kept still until the edges stand."""
+"""Dependencies between runs, judged against upstreams that are kept still until the edges stand."""
 
 from __future__ import annotations
 
@@ -64,6 +64,12 @@ async def judge(
         else:
             judged.append((target if isinstance(target, UUID) else None, "waiting"))
     return judged
+
+
+async def write_edges(executor: Executor, rows: Sequence[tuple[object, ...]]) -> None:
+    """Insert dependencies: (run, position, upstream task, upstream run, upstream fire, condition, state)."""
+    if rows:
+        await executor.execute("insert_dependencies", *(list(column) for column in zip(*rows, strict=True)))
 
 
 async def _decided_fires(

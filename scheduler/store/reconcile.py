@@ -116,6 +116,11 @@ class Reconcile:
             settled = await settle_onward(executor, rows, ())
         return sum(row["kind"] == "ended" for row in rows), settled
 
+    async def judge_held_letters(self, epoch: int, *, limit: int = 1000) -> int:
+        """Decide about dead letters whose runs wait for canaries no more; return how many are open again."""
+        async with fenced(self._database, epoch) as executor:
+            return sum(row["in_vain"] for row in await executor.fetch("judge_held_letters", limit))
+
     async def forget_keys(self, epoch: int, *, limit: int = 1000) -> int:
         """Delete up to `limit` expired keys of tasks, and as many of requests; return the larger count."""
         async with fenced(self._database, epoch) as executor:

@@ -15,10 +15,10 @@ from scheduler.domain.ids import IdSource
 from scheduler.domain.task import encode_spec
 from scheduler.domain.workflows import WorkflowSpec, decode_workflow, edges_of, node_spec, outcome
 from scheduler.store.database import Database, Executor
+from scheduler.store.edges import write_edges
 from scheduler.store.execution import settle_onward
 from scheduler.store.intake import Intake, NewTask, insert_once
 from scheduler.store.terms import fenced
-from scheduler.store.workflows import write_edges
 from scheduler.wire.workflows import WorkflowNode
 
 _REASON = "workflow_ended"
@@ -113,7 +113,7 @@ class Unfolding:
             for position, task in enumerate(tasks)
         ]
         await write_edges(executor, rows)
-        await executor.execute("await_nodes", [run_id], [len(tasks)])
+        await executor.execute("await_runs", [run_id], [len(tasks)])
         await executor.execute(
             "insert_workflow_nodes",
             run_id,
@@ -132,7 +132,7 @@ class Unfolding:
                 executor,
                 [(run_id, n, node.task_id, node.run_id, None, "completion", "waiting") for n, node in enumerate(live)],
             )
-            await executor.execute("await_nodes", [run_id], [len(live)])
+            await executor.execute("await_runs", [run_id], [len(live)])
             return
         state, reason = outcome([node.name for node in nodes], [node.state for node in nodes], edges_of(spec))
         await settle_onward(executor, await executor.fetch("conclude_workflow_run", run_id, state, reason), ())

@@ -10,6 +10,7 @@ import msgspec
 
 from scheduler.domain.workflows import Edge, WorkflowSpec, decode_workflow, encode_workflow, holds
 from scheduler.store.database import Database, Executor
+from scheduler.store.edges import write_edges
 from scheduler.store.pages import LAST_ID, Page
 from scheduler.wire.workflows import Workflow, WorkflowNode, WorkflowRun, WorkflowRunDetail
 
@@ -96,14 +97,8 @@ class Workflows:
         for position, n in enumerate(sorted(again)):
             rows.append((run_id, position, nodes[n].task_id, nodes[n].run_id, None, "completion", "waiting"))
         await write_edges(executor, rows)
-        await executor.execute("await_nodes", list(unmet), list(unmet.values()))
+        await executor.execute("await_runs", list(unmet), list(unmet.values()))
         await executor.execute("reopen_workflow_run", run_id)
-
-
-async def write_edges(executor: Executor, rows: Sequence[tuple[object, ...]]) -> None:
-    """Insert dependencies: (run, position, upstream task, upstream run, upstream fire, condition, state)."""
-    if rows:
-        await executor.execute("insert_dependencies", *(list(column) for column in zip(*rows, strict=True)))
 
 
 def _workflow(row: Any) -> Workflow:

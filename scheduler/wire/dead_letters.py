@@ -41,15 +41,20 @@ class Selection(Body, kw_only=True, frozen=True):
 
 
 class Replay(Selection, kw_only=True, frozen=True):
-    """`edits` is a merge patch for the definitions of the tasks that are replayed."""
+    """`edits` is a merge patch for the definitions of the tasks that are replayed.
+
+    `canary` runs go first, the first ones chosen; the others wait until all of these have completed. Should one of them
+    end otherwise, the others are skipped and their letters open again.
+    """
 
     edits: dict[str, Any] | None = None
+    canary: int | None = None
 
 
 class Decided(msgspec.Struct, kw_only=True, frozen=True):
-    """What became of one dead letter; where it was refused, `code` says why."""
+    """What became of one dead letter: `waiting` is replayed behind canaries; where it was refused, `code` says why."""
 
     id: UUID
     run_id: UUID | None
-    result: Literal["replayed", "discarded", "refused"]
+    result: Literal["replayed", "waiting", "discarded", "refused"]
     code: str | None = None

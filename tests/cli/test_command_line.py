@@ -57,9 +57,9 @@ def test_config_check_says_everything_and_config_show_no_secret() -> None:
     bad = dts("config", "check", DTS_API__PORT="x", DTS_LOG__LEVEL="y")
     assert bad.returncode == exits.CONFIG
     assert len(bad.stderr.splitlines()) == 2
-    good = dts("config", "show", DTS_DATABASE_URL="postgresql://u:secret@h/d")
+    good = dts("config", "show", DTS_DATABASE_URL="postgresql://u:hunter2@h/d")
     assert good.returncode == exits.OK
-    assert "secret" not in good.stdout
+    assert "hunter2" not in good.stdout
     assert '"postgresql://u:***@h/d"  # DTS_DATABASE_URL' in good.stdout
 
 

@@ -28,6 +28,33 @@ SELECT d.id, d.run_id, d.task_id, d.state FROM dead_letter_tasks d WHERE d.id = 
 
 -- name: discard_dead_letters
 -- open → discarded
-UPDATE dead_letter_tasks d SET state = 'discarded', decided_at = dts_now(), decided_by = $3
+UPDATE dead_letter_tasks d SET state = 'discarded', waits = false, decided_at = dts_now(), decided_by = $3
 WHERE d.id = ANY($1::uuid[]) AND d.namespace = $2 AND d.state = 'open'
 RETURNING d.id
+
+-- name: hold_dead_letters
+-- replayed → replayed: letters whose revived runs wait for canaries; the leader looks how that ends
+UPDATE dead_letter_tasks d SET waits = true WHERE d.id = ANY($1::uuid[]) AND d.namespace = $2 AND d.state = 'replayed'
+
+-- name: judge_held_letters
+-- replayed → open | replayed: letters whose runs wait no more; open again if the wait was in vain (a canary did not
+-- complete, or the run's time to start passed meanwhile). Whoever revives the run locks it before its letters, too
+WITH gone AS (
+  UPDATE dead_letter_tasks d SET waits = false
+  WHERE d.waits AND d.state = 'replayed' AND NOT EXISTS (SELECT FROM runs r WHERE r.id = d.run_id)
+), seen AS MATERIALIZED (
+  SELECT d.id, r.state IN ('skipped', 'failed') AND r.unmet > 0 AS in_vain
+  FROM dead_letter_tasks d JOIN runs r ON r.id = d.run_id
+  WHERE d.waits AND d.state = 'replayed' AND (r.state <> 'pending' OR r.unmet = 0)
+  ORDER BY r.id
+  LIMIT $1
+  FOR SHARE OF r
+)
+UPDATE dead_letter_tasks d
+SET waits      = seen.in_vain,
+    state      = CASE WHEN seen.in_vain THEN 'open' ELSE d.state END,
+    decided_at = CASE WHEN seen.in_vain THEN NULL ELSE d.decided_at END,
+    decided_by = CASE WHEN seen.in_vain THEN NULL ELSE d.decided_by END
+FROM seen
+WHERE d.id = seen.id AND d.waits AND d.state = 'replayed'
+RETURNING d.id, seen.in_vain

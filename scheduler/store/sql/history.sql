@@ -45,7 +45,7 @@ WHERE scheduled_for <= dts_now() - make_interval(secs => $1) AND decided_at <= d
 
 -- name: close_dead_letters
 -- open → discarded: dead letters that nobody has decided about for `$1` seconds, so that they hold no history for ever
-UPDATE dead_letter_tasks SET state = 'discarded', decided_at = dts_now(), decided_by = 'retention'
+UPDATE dead_letter_tasks SET state = 'discarded', waits = false, decided_at = dts_now(), decided_by = 'retention'
 WHERE state = 'open' AND created_at <= dts_now() - make_interval(secs => $1)
 
 -- name: forget_dead_letters

@@ -132,7 +132,11 @@ WITH revived AS (
   RETURNING r.id
 ), replayed AS (
   UPDATE dead_letter_tasks d SET state = 'replayed', decided_at = dts_now(), decided_by = $7
-  FROM revived WHERE d.run_id = revived.id AND d.state = 'open'
+  FROM revived WHERE d.run_id = revived.id AND d.state = 'open' AND NOT d.waits
+), replayed_again AS (
+  -- Whatever its state: it may become open while this waits for its run.
+  UPDATE dead_letter_tasks d SET state = 'replayed', waits = false, decided_at = dts_now(), decided_by = $7
+  FROM revived WHERE d.run_id = revived.id AND d.state IN ('open', 'replayed') AND d.waits
 ), released AS (
   -- Conditions that it did not wait for to the end must not be counted down any more.
   UPDATE run_dependencies d SET state = 'impossible' FROM revived WHERE d.run_id = revived.id AND d.state = 'waiting'

@@ -99,7 +99,7 @@ WITH node AS (
 )
 UPDATE workflow_runs SET unfolded_at = dts_now() WHERE run_id = $1
 
--- name: await_nodes
+-- name: await_runs
 -- pending → pending: a run waits for edges that are written in the same transaction
 UPDATE runs r SET unmet = w.unmet, version = r.version + 1
 FROM unnest($1::uuid[], $2::integer[]) AS w(run_id, unmet)

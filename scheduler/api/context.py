@@ -32,6 +32,7 @@ from scheduler.store.keys import Keys
 from scheduler.store.namespaces import Namespaces
 from scheduler.store.queues import Queues
 from scheduler.store.runs import Runs
+from scheduler.store.secrets import Secrets
 from scheduler.store.tasks import Tasks
 from scheduler.store.workflows import Workflows
 
@@ -61,6 +62,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     admission: Admission
     namespaces: Namespaces
     audit: Audit
+    secrets: Secrets
     denials: Denials
     tenancy: Tenancy
     keys: Keys
@@ -143,6 +145,7 @@ def _readers(database: Database) -> dict[str, Any]:
         "tasks": Tasks(database),
         "namespaces": Namespaces(database),
         "audit": Audit(database),
+        "secrets": Secrets(database),
         "runs": Runs(database),
         "dead_letters": DeadLetters(database),
         "calendars": Calendars(database),

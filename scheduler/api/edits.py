@@ -20,6 +20,7 @@ from scheduler.api.definitions import first_fire, refuse_cycle_with, resolve, wi
 from scheduler.api.payloads import task_answer
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, etag
+from scheduler.api.secrets import refuse_unknown_secrets
 from scheduler.api.tasks import demand_version
 from scheduler.domain.access import defines_command
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput
@@ -135,6 +136,8 @@ async def _valid(api: Context, task: StoredTask, old: TaskSpec, spec: TaskSpec) 
         raise InvalidInput([FieldError("/schedule", f"a {kind} task stays one: create another task instead")])
     if spec.calendars != old.calendars:
         await refuse_unknown_calendars(api, task.namespace, [spec], "")
+    if spec.env != old.env:
+        await refuse_unknown_secrets(api, task.namespace, [spec], "")
     if not task.recurring:
         if spec.depends_on != old.depends_on:
             detail = "what a one-off task waits for is fixed when it is created"

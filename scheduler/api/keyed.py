@@ -33,7 +33,7 @@ async def handle_once(api: Context, route: Route, request: Request, header: byte
     Raises what the handler raises; Conflict (`in_flight`, `answer_not_kept`); a 422 Refusal if the key was used for
     another request. An answer that says `no-store` holds a secret that is shown once, and is not kept.
     """
-    key = await _key_of(api, request, header)
+    key = await _key_of(api, route, request, header)
     async with api.database.pinned() as pinned:
         if kept := await hold(pinned, key, api.settings.idempotency_ttl):
             return _again(kept, key)
@@ -51,14 +51,16 @@ async def handle_once(api: Context, route: Route, request: Request, header: byte
     return reply
 
 
-async def _key_of(api: Context, request: Request, header: bytes) -> RequestKey:
+async def _key_of(api: Context, route: Route, request: Request, header: bytes) -> RequestKey:
     match = _KEY.fullmatch(header.decode("latin-1").strip())
     if match is None:
         raise malformed("Idempotency-Key takes 1 to 255 visible ASCII characters, for example a UUID")
     scope = request.scope
     path = scope.get("raw_path") or scope["path"].encode()
     body = await request.body(api.settings.max_body, api.settings.body_timeout)
-    digest = sha256()
+    # A plain hash of a secret would let whoever reads it try out what the secret may be.
+    keys = api.settings.master_keys if route.confidential else None
+    digest = sha256(keys.fingerprint_key if keys is not None else b"")
     for part in (scope["method"].encode(), path, scope["query_string"], request.media_type.encode(), body):
         digest.update(b"%d:" % len(part) + part)
     return RequestKey(

@@ -14,6 +14,7 @@ from scheduler.wire.audit import AuditEntry
 from scheduler.wire.calendars import StoredCalendar
 from scheduler.wire.dead_letters import DeadLetter, Decided
 from scheduler.wire.fleet import Queue, Worker
+from scheduler.wire.secrets import Secret
 from scheduler.wire.tasks import Created, Fire, PlannedFire, Task
 from scheduler.wire.workflows import Workflow, WorkflowRun
 
@@ -85,6 +86,13 @@ class AuditPage(msgspec.Struct, kw_only=True):
     """One page of the audit log."""
 
     items: list[AuditEntry]
+    next_cursor: str | None
+
+
+class SecretPage(msgspec.Struct, kw_only=True):
+    """One page of secrets, without their values."""
+
+    items: list[Secret]
     next_cursor: str | None
 
 

@@ -22,6 +22,7 @@ from scheduler.api import (
     payloads,
     probes,
     runs,
+    secrets,
     submit,
     tasks,
     triggers,
@@ -43,6 +44,7 @@ from scheduler.wire.dead_letters import Replay, Selection
 from scheduler.wire.fleet import Draining, QueueState
 from scheduler.wire.health import DeepHealth, Liveness, Readiness
 from scheduler.wire.runs import Cancelled, Explanation, FenceCheck, StoredCheckpoint
+from scheduler.wire.secrets import NewSecret, Secret
 from scheduler.wire.tasks import Task, TaskStatus
 from scheduler.wire.workflows import Workflow, WorkflowRunDetail, WorkflowStart
 
@@ -692,6 +694,43 @@ _FLEET: tuple[Route, ...] = (
 )
 
 
+_SECRETS: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/secrets",
+        permission="secret:manage",
+        handler=secrets.store_secret,
+        confidential=True,
+        summary="Store a secret, or the next version of one",
+        tag="access",
+        request=NewSecret,
+        example={"name": "database-password", "value": "correct horse battery staple"},
+        responses={201: Secret},
+        errors=(408, 409, 413, 415, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/secrets",
+        permission="secret:manage",
+        handler=secrets.list_secrets,
+        summary="List secrets, without their values",
+        tag="access",
+        query=_PAGED,
+        responses={200: payloads.SecretPage},
+        errors=(422,),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/secrets/{name}",
+        permission="secret:manage",
+        handler=secrets.delete_secret,
+        summary="Delete a secret that no recurring task uses",
+        tag="access",
+        responses={204: None},
+        errors=(404, 409),
+    ),
+)
+
 _AUDIT: tuple[Route, ...] = (
     Route(
         method="GET",
@@ -885,6 +924,7 @@ ROUTES: tuple[Route, ...] = (
     *_DEAD_LETTERS,
     *_FLEET,
     *_EVENTS,
+    *_SECRETS,
     *_AUDIT,
     *_ACCESS,
     *_OPERATIONS,

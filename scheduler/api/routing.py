@@ -38,7 +38,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     under `/api/runs/{id}` that say so (`run_token`), for that run.
 
     What changes something is logged: the handler runs in a transaction that ends with the entry (`audit="around"`). A
-    handler that may not be held in one transaction writes it in each of its own (`audit="within"`).
+    handler that may not be held in one transaction writes it in each of its own (`audit="within"`). Of a body that is
+    `confidential`, not even a hash is kept that could be guessed at.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     example: Any = None
     run_token: bool = False
     audit: Literal["around", "within"] = "around"
+    confidential: bool = False
 
     @property
     def mutates(self) -> bool:

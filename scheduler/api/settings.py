@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from scheduler.domain.access import Permission
+
+if TYPE_CHECKING:
+    from scheduler.store.envelope import MasterKeys  # takes long to import
 
 MIB = 1024 * 1024
 
@@ -42,6 +47,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     development: bool = False
     open_to_all: frozenset[Permission] = frozenset()
     jwt: JwtSettings | None = None
+    master_keys: MasterKeys | None = None
     max_body: int = 10 * MIB
     max_checkpoint: int = MIB
     max_batch: int = 10_000

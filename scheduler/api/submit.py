@@ -16,6 +16,7 @@ from scheduler.api.payloads import BatchAnswer, task_answer
 from scheduler.api.problems import Refusal
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, etag, location
+from scheduler.api.secrets import refuse_unknown_secrets
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.domain.lane import lane_for
 from scheduler.domain.task import TaskSpec, encode_spec
@@ -43,6 +44,7 @@ async def create_task(api: Context, request: Request) -> Reply:
     resolved = None
     if spec.calendars:
         await refuse_unknown_calendars(api, request.namespace, [spec], "")
+    await refuse_unknown_secrets(api, request.namespace, [spec], "")
     if spec.depends_on:
         resolved = await resolve(api.tasks, request.namespace, [spec], at="")
     await api.tenancy.demand_room(api.namespaces, request.namespace, int(spec.schedule is not None))
@@ -80,6 +82,7 @@ async def create_batch(api: Context, request: Request) -> Reply:
     resolved = None
     if any(spec.calendars for spec in specs):
         await refuse_unknown_calendars(api, request.namespace, specs, "/{index}")
+    await refuse_unknown_secrets(api, request.namespace, specs, "/{index}")
     if any(spec.depends_on for spec in specs):
         specs = _normalise_all(specs, now)
         resolved = await resolve(api.tasks, request.namespace, specs, at="/{index}")

@@ -14,6 +14,7 @@ from scheduler.api.definitions import first_fire
 from scheduler.api.edits import replanned
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, etag, nothing
+from scheduler.api.secrets import refuse_unknown_secrets
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, PreconditionFailed
 from scheduler.domain.lane import lane_of
 from scheduler.domain.task import decode_spec, encode_spec
@@ -112,6 +113,7 @@ async def _read(api: Context, request: Request, now: datetime) -> WorkflowSpec:
     request.demand_json()
     spec = normalised(decode(_spec, await request.body(api.settings.max_body, api.settings.body_timeout)), now)
     await refuse_unknown_calendars(api, request.namespace, [carrier_of(spec)], "")
+    await refuse_unknown_secrets(api, request.namespace, spec.tasks, "/tasks/{index}")
     return spec
 
 

@@ -17,6 +17,7 @@ from scheduler.cli import (
     namespaces,
     plan,
     runs,
+    secrets,
     submit,
     tasks,
     top,
@@ -40,6 +41,7 @@ def register(app: App) -> None:
         top,
         keys,
         namespaces,
+        secrets,
         audit,
     ):
         app.command(module.app)

@@ -27,6 +27,7 @@ from scheduler.store.database import Database, StoreUnavailable
 
 if TYPE_CHECKING:
     from scheduler.api.settings import JwtSettings  # each process imports its own role only
+    from scheduler.store.envelope import MasterKeys
 
 
 class Role(Protocol):
@@ -187,6 +188,14 @@ def _jwt(config: Config) -> JwtSettings | None:
     )
 
 
+def _master_keys(config: Config) -> MasterKeys | None:
+    if not config.secrets.master_key:
+        return None
+    from scheduler.store.envelope import MasterKeys  # noqa: PLC0415 - cryptography takes long to import
+
+    return MasterKeys(config.secrets.master_key)
+
+
 def _api(config: Config) -> Wiring:
     from scheduler.api import ApiSettings, serve  # noqa: PLC0415 - each process imports its own role only
 
@@ -198,6 +207,7 @@ def _api(config: Config) -> Wiring:
         development=config.auth.development,
         open_to_all=frozenset(config.auth.open),
         jwt=_jwt(config),
+        master_keys=_master_keys(config),
         idempotency_ttl=config.api.idempotency_ttl,
         rate_limit=config.api.rate_limit,
         rate_burst=config.api.rate_burst,
@@ -235,6 +245,7 @@ def _worker(config: Config) -> Wiring:
         task_user=worker.task_user,
         state_dir=worker.state_dir,
         api_url=worker.api_url,
+        master_keys=_master_keys(config),
     )
     # A connection of its own: renewing the lease must not wait for anything.
     return Wiring(

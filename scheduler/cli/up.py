@@ -96,6 +96,8 @@ class _Up:
         for short in configuration.SHORT:
             os.environ.pop(short, None)
         os.environ.update(configuration.to_environment(self._settings))
+        if not self._config.secrets.master_key:
+            os.environ["DTS_SECRETS__MASTER_KEY_FILE"] = str(self._plan.data.master_key())
         early = {f"worker-{n + 1}": self._spawn(f"worker-{n + 1}") for n in range(self._config.up.workers)}
 
         from scheduler.cli.supervise import supervise  # noqa: PLC0415 - the worker starts meanwhile

@@ -15,6 +15,7 @@ from scheduler.client import calendars as on_calendars
 from scheduler.client import fleet, waiting
 from scheduler.client import keys as on_keys
 from scheduler.client import runs as on_runs
+from scheduler.client import secrets as on_secrets
 from scheduler.client import tasks as on_tasks
 from scheduler.client import workflows as on_workflows
 from scheduler.client.exchange import Operation
@@ -136,6 +137,9 @@ class Methods:
     health = Method(fleet.health)
     ready = Method(fleet.ready)
 
+    store_secret = Method(on_secrets.store_secret)
+    secrets = ListingMethod(on_secrets.secrets)
+    delete_secret = Method(on_secrets.delete_secret)
     audit = ListingMethod(on_audit.audit)
     create_key = Method(on_keys.create_key)
     keys = ListingMethod(on_keys.keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -67,6 +68,15 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     jwt_namespaces_claim: str = "dts_namespaces"
 
 
+class Secrets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What secrets are encrypted with: `master_key` is 32 bytes in base64, for API and workers alike.
+
+    Further keys after it, each after a space or on a line of its own, are for what was encrypted before it came.
+    """
+
+    master_key: str = ""
+
+
 class Scheduler(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The role that leads. A leader that has not renewed for `lock_ttl` may be succeeded."""
 
@@ -112,13 +122,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     redis: Redis = Redis()
     api: Api = Api()
     auth: Auth = Auth()
+    secrets: Secrets = Secrets()
     scheduler: Scheduler = Scheduler()
     worker: Worker = Worker()
     up: Up = Up()
     log: Log = Log()
 
 
-SECRETS = frozenset({"database.url", "redis.url", "auth.jwt_secret"})
+SECRETS = frozenset({"database.url", "redis.url", "auth.jwt_secret", "secrets.master_key"})
 SHORT = {"DTS_DATABASE_URL": "database.url", "DTS_REDIS_URL": "redis.url"}
 """The two variables that everybody sets, without the double underscore."""
 
@@ -149,11 +160,22 @@ def _long(secret: str) -> None:
         raise ValueError("must have 32 bytes at least, for example from: openssl rand -base64 32")
 
 
+def _master_keys(text: str) -> None:
+    for word in text.split():
+        try:
+            fits = len(base64.b64decode(word, validate=True)) == 32
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError("must be 32 bytes in base64, for example from: openssl rand -base64 32")
+
+
 CHECKS: dict[str, Callable[[Any], None]] = {
     "database.url": _scheme("postgresql", "postgres"),
     "redis.url": _scheme("redis", "rediss", "unix"),
     "auth.jwt_jwks_url": _https,
     "auth.jwt_secret": _long,
+    "secrets.master_key": _master_keys,
 }
 
 

@@ -17,17 +17,13 @@ from scheduler.domain import text
 from scheduler.domain.complaints import Complaints, quoted, step
 from scheduler.domain.durations import parse_duration
 from scheduler.domain.lane import PLAIN_EXECUTOR
-from scheduler.domain.task import SecretRef, TaskSpec
+from scheduler.domain.task import TaskSpec
 from scheduler.domain.validation_execution import check_execution
 from scheduler.domain.validation_gates import check_gates
 from scheduler.domain.validation_planning import check_planning
 
 _NOT_YET: tuple[tuple[str, Callable[[TaskSpec], Sequence[str]]], ...] = (
     ("executors other than 'process'", lambda spec: [] if spec.executor == PLAIN_EXECUTOR else ["executor"]),
-    (
-        "secrets",
-        lambda spec: [f"env/{step(key)}" for key, value in spec.env.items() if isinstance(value, SecretRef)],
-    ),
 )
 """What this version refuses, because it would have to ignore it: the words for it, and where a spec asks for it."""
 

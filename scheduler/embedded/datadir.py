@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import hashlib
 import os
@@ -52,6 +53,19 @@ class DataDir:
     def logs(self) -> Path:
         """Return where the servers' logs are."""
         return self.path / "logs"
+
+    def master_key(self) -> Path:
+        """Return the file of what secrets are encrypted with, made when it is first asked for. Raises OSError."""
+        path = self.path / "master.key"
+        if not path.exists():
+            draft = path.with_suffix(".new")
+            draft.unlink(missing_ok=True)
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(base64.b64encode(os.urandom(32)) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            draft.rename(path)
+        return path
 
     def programs(self, account: Account | None) -> Path:
         """Return where copies of programs go that the servers' user could not read in place."""

@@ -10,9 +10,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import deque
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+
+from scheduler.domain.redaction import Redactor
 
 Stream = Literal["stdout", "stderr"]
 
@@ -47,6 +50,8 @@ class Capture:
         "_held",
         "_limit",
         "_memory",
+        "_needles",
+        "_redactors",
         "_returned",
         "_spilled",
         "_spilled_bytes",
@@ -66,6 +71,8 @@ class Capture:
         self._returned: list[Piece] = []
         self._file = -1
         self._tail = b""
+        self._needles: Sequence[bytes] = ()
+        self._redactors: dict[Stream, Redactor] = {}
 
     @property
     def waiting(self) -> bool:
@@ -77,8 +84,30 @@ class Capture:
         """The number of the first byte that the limit allows to keep; pieces before it are to be deleted."""
         return max(0, self.total - self._limit)
 
+    @property
+    def needles(self) -> Sequence[bytes]:
+        """What must not be kept of what the command says."""
+        return self._needles
+
+    def redact(self, needles: Sequence[bytes]) -> None:
+        """Take these out of all that is fed from now on, in each stream by itself."""
+        self._needles = needles
+        if needles:
+            self._redactors = {"stdout": Redactor(needles), "stderr": Redactor(needles)}
+
+    def finish(self) -> None:
+        """Take what was held back because a secret could have begun with it: nothing more comes."""
+        for stream, redactor in self._redactors.items():
+            if rest := redactor.rest():
+                self._take_in(stream, rest)
+
     def feed(self, stream: Stream, data: bytes) -> None:
         """Take what was just read."""
+        if self._redactors and not (data := self._redactors[stream].feed(data)):
+            return
+        self._take_in(stream, data)
+
+    def _take_in(self, stream: Stream, data: bytes) -> None:
         self._tail = (self._tail + data)[-TAIL:] if len(data) < TAIL else data[-TAIL:]
         position = self.total
         self.total += len(data)

@@ -20,6 +20,7 @@ import msgspec
 
 from scheduler.broker import Broker, BrokerUnavailable
 from scheduler.domain.clock import Clock
+from scheduler.domain.redaction import needles_of
 from scheduler.domain.retry import AttemptEnd, Stop, decide
 from scheduler.domain.run import Claim, Outcome
 from scheduler.domain.task import TaskSpec, decode_spec
@@ -37,6 +38,7 @@ from scheduler.worker.launch import Launcher, output_limit
 from scheduler.worker.page import LeasePage
 from scheduler.worker.processes import LeaseLost
 from scheduler.worker.scratch import Scratch
+from scheduler.worker.secrets import Opener, names_of
 from scheduler.worker.slots import Slots
 from scheduler.worker.spawn import SpawnError
 from scheduler.worker.stopping import bring_to_end
@@ -63,6 +65,7 @@ class Attempts:
         executors: Mapping[str, Executor],
         launcher: Launcher,
         scratch: Scratch,
+        opener: Opener,
         keeper: Keeper,
         checkpoints: Checkpoints,
         executions: Executions,
@@ -76,6 +79,7 @@ class Attempts:
         self._executors = executors
         self._launcher = launcher
         self._scratch = scratch
+        self._opener = opener
         self._keeper = keeper
         self._checkpoints = checkpoints
         self._executions = executions
@@ -230,11 +234,15 @@ class Attempts:
         identity = attempt.identity = self._launcher.identity(spec)
         files = attempt.files = self._scratch.files_for(identity)
         capture = attempt.capture = Capture(output_limit(spec), str(self._scratch.path))
+        secrets: dict[str, str] = {}
+        if names := names_of(spec):
+            secrets = await self._insist(attempt, lambda: self._opener.open(claim, names)) or {}
+            capture.redact(needles_of(secrets.values()))
         if claim.has_checkpoint:
             await self._restore_checkpoint(attempt)
         if attempt.stop is not None:
             return
-        launch = self._launcher.launch(claim, spec, identity, files)
+        launch = self._launcher.launch(claim, spec, identity, files, secrets)
         attempt.asked_before = self._page.asked
         attempt.execution = await executor.start(launch, spec, claim.fence, capture)
         if attempt.stop == "lease":  # it came while the command was starting
@@ -261,6 +269,7 @@ class Attempts:
     async def _report(self, attempt: Attempt, end: AttemptEnd, started_at: datetime) -> None:
         outputs = self._keeper.outputs_of(attempt) if end.kind == "exit" else None
         if attempt.capture is not None:
+            attempt.capture.finish()
             unfinished = end.kind != "exit" or end.exit_code != 0
             await self._insist(attempt, lambda: self._keeper.keep_rest(attempt, checkpoint=unfinished))
         if attempt.abandoned:

@@ -25,6 +25,7 @@ from scheduler.store.dispatch import Dispatch
 from scheduler.store.execution import Executions, Settled
 from scheduler.store.outputs import Outputs
 from scheduler.store.registration import Registration
+from scheduler.store.secrets import Secrets
 from scheduler.telemetry import get_logger
 from scheduler.worker.dispatch import Intake, Lanes, offer_dependents
 from scheduler.worker.execution import Attempts
@@ -32,6 +33,7 @@ from scheduler.worker.keeping import Keeper
 from scheduler.worker.lease import ClaimCount, LeaseKeeper
 from scheduler.worker.machine import Machine
 from scheduler.worker.runners import Runners
+from scheduler.worker.secrets import Opener
 from scheduler.worker.settings import WorkerSettings
 from scheduler.worker.slots import Slots
 
@@ -73,6 +75,7 @@ class Incarnation:
         self._lanes = Lanes(Dispatch(database), broker, settings, frozenset(machine.executors))
         self._outputs = Outputs(database)
         self._checkpoints = Checkpoints(database)
+        self._opener = Opener(Secrets(database), settings.master_keys)
         self._executions = Executions(
             database, ids, worker_id, lanes_open=self._lanes.open_lanes, on_settled=self._on_settled
         )
@@ -121,6 +124,7 @@ class Incarnation:
             executors=self._machine.executors,
             launcher=self._machine.launcher,
             scratch=self._machine.scratch,
+            opener=self._opener,
             keeper=Keeper(self._outputs, self._checkpoints, self._machine.scratch, self._broker),
             checkpoints=self._checkpoints,
             executions=self._executions,

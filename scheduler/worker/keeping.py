@@ -68,7 +68,8 @@ class Keeper:
             return None
         try:
             text = self._scratch.outputs(attempt.files, MAX_OUTPUTS)
-            return None if text is None else parse_outputs(text)
+            needles = () if attempt.capture is None else attempt.capture.needles
+            return None if text is None else parse_outputs(text, needles)
         except (Unreadable, InvalidOutputs) as error:
             self.complain(attempt, f"the outputs were not stored: {error}")
             return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from scheduler.domain.clock import Clock
 from scheduler.domain.run import Claim
 from scheduler.domain.run_tokens import RunToken, sign
@@ -50,27 +52,32 @@ class Launcher:
             raise SpawnError("user_not_permitted", "this worker runs no command as root")
         return identity
 
-    def launch(self, claim: Claim, spec: TaskSpec, identity: Identity, files: Files) -> Launch:
-        """Return the command with its whole environment: nothing of the worker's own is in it. Raises SpawnError."""
+    def launch(
+        self, claim: Claim, spec: TaskSpec, identity: Identity, files: Files, secrets: Mapping[str, str]
+    ) -> Launch:
+        """Return the command with its whole environment: nothing of the worker's own is in it.
+
+        `secrets` holds the value of each secret that the environment names.
+        """
         command = spec.command
         workdir = spec.workdir
         if workdir is None and identity is not self.default:
             workdir = identity.directory
         return Launch(
             arguments=["/bin/sh", "-c", command] if isinstance(command, str) else command,
-            environment=self._environment(claim, spec, identity, files),
+            environment=self._environment(claim, spec, identity, files, secrets),
             identity=identity,
             directory=workdir,
             umask=None if spec.umask is None else int(spec.umask, 8),
             stdin=None if spec.stdin is None else spec.stdin.encode("utf-8", "surrogateescape"),
         )
 
-    def _environment(self, claim: Claim, spec: TaskSpec, identity: Identity, files: Files) -> dict[str, str]:
+    def _environment(
+        self, claim: Claim, spec: TaskSpec, identity: Identity, files: Files, secrets: Mapping[str, str]
+    ) -> dict[str, str]:
         environment = self._common | identity.environment
         for name, value in spec.env.items():
-            if isinstance(value, SecretRef):
-                raise SpawnError("secret_unavailable", f"{name}: this worker holds no secrets")
-            environment[name] = value
+            environment[name] = secrets[value.secret] if isinstance(value, SecretRef) else value
         run_id = str(claim.run_id)
         environment["DTS_TASK_ID"] = str(claim.task_id)
         environment["DTS_RUN_ID"] = run_id

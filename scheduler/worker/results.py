@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
+
+from scheduler.domain.redaction import redacted
 
 MAX_OUTPUTS = 256 * 1024
 """Bytes of outputs at most."""
@@ -12,14 +16,16 @@ class InvalidOutputs(ValueError):
     """The file says nothing that can be stored; the text says why."""
 
 
-def parse_outputs(text: bytes) -> bytes | None:
+def parse_outputs(text: bytes, needles: Sequence[bytes] = ()) -> bytes | None:
     """Return a JSON object from `key=value` lines or from JSON; None from nothing but blanks. Raises InvalidOutputs.
 
-    NUL characters are refused, since PostgreSQL cannot store them.
+    NUL characters are refused, since PostgreSQL cannot store them. `needles` are secrets that must not be stored.
     """
     if not text.strip():
         return None
     values = _from_json(text) if text.lstrip()[:1] == b"{" else _from_lines(text)
+    if needles:
+        values = redacted(values, needles)
     try:
         encoded = msgspec.json.encode(values)
     except (ValueError, RecursionError) as error:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from scheduler.store.envelope import MasterKeys
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +34,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     state_dir: str = ""
     """Where files of running attempts go; a temporary directory if empty."""
+
+    master_keys: MasterKeys | None = None
+    """Opens the secrets that commands get; without it those that want one fail."""
 
     api_url: str = ""
     """What commands get as DTS_API_URL."""

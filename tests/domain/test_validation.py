@@ -77,7 +77,6 @@ def test_durations_become_seconds_sizes_bytes_moments_utc_and_signals_short() ->
         ({"env": {"DTS_FENCE": "1"}}, "/env/DTS_FENCE", "is set by the scheduler itself"),
         ({"env": {"TRACEPARENT": "1"}}, "/env/TRACEPARENT", "is set by the scheduler itself"),
         ({"env": {"A": "x" * 131070}}, "/env/A", "131071 at most"),
-        ({"env": {"A": {"secret": "s"}}}, "/env/A", "not supported"),
         ({"workdir": "tmp"}, "/workdir", "is relative"),
         ({"workdir": "/tmp\0"}, "/workdir", "U+0000"),
         ({"workdir": "/" + "x" * 5000}, "/workdir", "4095"),

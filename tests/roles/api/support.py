@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,8 +22,11 @@ from scheduler.health import Health
 from scheduler.metrics import Metrics
 from scheduler.service import Service
 from scheduler.store.database import Database
+from scheduler.store.envelope import MasterKeys
 from scheduler.store.execution import Executions, Settled
 from tests.support.rows import IDS, add_worker, outcome
+
+MASTER_KEY = base64.b64encode(bytes(range(32))).decode()
 
 
 class Answer(msgspec.Struct):
@@ -161,7 +165,7 @@ async def running_api(
             broker,
             clock,
             health,
-            settings or ApiSettings(development=True),
+            settings or ApiSettings(development=True, master_keys=MasterKeys(MASTER_KEY)),
             stopping=stopping,
             metrics=Metrics(),
         )

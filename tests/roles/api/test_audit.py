@@ -84,6 +84,11 @@ async def _key(api: Client, method: str) -> Answer:
     return made if method == "POST" else await api.request(method, f"/api/keys/{made.json['id']}")
 
 
+async def _secret(api: Client, method: str) -> Answer:
+    stored = await api.post("/api/secrets", {"name": "password", "value": "correct horse"})
+    return stored if method == "POST" else await api.request(method, "/api/secrets/password")
+
+
 WORKFLOW = {"name": "etl", "tasks": [{"name": "extract", "command": "true"}]}
 
 
@@ -123,6 +128,8 @@ CHANGES: Mapping[str, Do] = {
     "create_calendar": lambda api, _: _calendar(api, "POST"),
     "put_calendar": lambda api, _: _calendar(api, "PUT"),
     "delete_calendar": lambda api, _: _calendar(api, "DELETE"),
+    "store_secret": lambda api, _: _secret(api, "POST"),
+    "delete_secret": lambda api, _: _secret(api, "DELETE"),
     "create_workflow": lambda api, _: _workflow(api, "POST"),
     "replace_workflow": lambda api, _: _workflow(api, "PUT"),
     "delete_workflow": lambda api, _: _workflow(api, "DELETE"),

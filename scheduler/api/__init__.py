@@ -7,6 +7,6 @@ together.
 
 from scheduler.api.listening import NotLoopback
 from scheduler.api.role import serve
-from scheduler.api.settings import ApiSettings
+from scheduler.api.settings import ApiSettings, TlsSettings
 
-__all__ = ["ApiSettings", "NotLoopback", "serve"]
+__all__ = ["ApiSettings", "NotLoopback", "TlsSettings", "serve"]

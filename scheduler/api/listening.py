@@ -8,11 +8,11 @@ from functools import partial
 
 import anyio
 from hypercorn.asyncio import serve as serve_asgi
-from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
 
 from scheduler.api.door import is_loopback
 from scheduler.api.settings import ApiSettings
+from scheduler.api.tls import Certificate, TlsConfig
 
 _BACKLOG = 1024
 
@@ -45,9 +45,15 @@ def bind(host: str, port: int, *, development: bool) -> socket.socket:
     return listener
 
 
-async def serve_http(app: ASGIFramework, listener: socket.socket, settings: ApiSettings, stop: anyio.Event) -> None:
+async def serve_http(
+    app: ASGIFramework,
+    listener: socket.socket,
+    settings: ApiSettings,
+    stop: anyio.Event,
+    certificate: Certificate | None = None,
+) -> None:
     """Serve until `stop` is set; then finish requests under way for at most `drain_timeout` seconds."""
-    config = Config()
+    config = TlsConfig(certificate)
     config.bind = [f"fd://{listener.detach()}"]
     config.backlog = _BACKLOG
     config.accesslog = None

@@ -14,6 +14,7 @@ from scheduler.api.app import App
 from scheduler.api.context import Context
 from scheduler.api.listening import bind, serve_http
 from scheduler.api.settings import ApiSettings
+from scheduler.api.tls import Certificate
 from scheduler.broker import Broker
 from scheduler.domain.clock import Clock
 from scheduler.health import Health
@@ -40,9 +41,10 @@ async def serve(  # noqa: PLR0913 - a composition root takes what it composes
     """Answer HTTP until `stop` is set. `task_status.started(port)` is called once connections are accepted.
 
     `listener` is a socket bound by the caller (a supervisor's, for example). The database and the broker stay the
-    caller's, who also runs `broker.run`. Raises NotLoopback, or OSError if the address is taken, before anything is
-    started.
+    caller's, who also runs `broker.run`. Raises NotLoopback, or OSError if the address is taken or the
+    certificate cannot be used, before anything is started.
     """
+    certificate = None if settings.tls is None else Certificate(settings.tls.certificate, settings.tls.key, health)
     listener = listener or bind(settings.host, settings.port, development=settings.development)
     port: int = listener.getsockname()[1]
     context = Context.over(database, broker, clock, health, settings, stopping=stop, metrics=metrics or Metrics())
@@ -56,12 +58,14 @@ async def serve(  # noqa: PLR0913 - a composition root takes what it composes
         if context.token_keys is not None:
             service.loop("token keys", context.token_keys.step, wake=context.token_keys.wake)
         service.loop("credentials", context.credentials.step, wake=context.credentials.wake)
+        if certificate is not None:
+            service.loop("certificate", certificate.step, wake=certificate.wake)
         service.loop("denials", context.denials.step, wake=context.denials.wake)
         service.start("events", follow_changes, context)
         # The socket listens already: who connects from now on is answered, at the latest when the loop turns.
         _log.info("listening", host=settings.host, port=port)
         task_status.started(port)
-        await serve_http(app, listener, settings, stop)  # type: ignore[arg-type]  # hypercorn's scopes are typed dicts
+        await serve_http(app, listener, settings, stop, certificate)  # type: ignore[arg-type]  # hypercorn's scopes are typed dicts
         await service.drain(settings.drain_timeout)
 
 

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 
 
+class TlsSettings(msgspec.Struct, frozen=True):
+    """PEM files: the chain, the server's own certificate first, and its key."""
+
+    certificate: str
+    key: str
+
+
 class JwtSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Whose tokens are taken. Their keys come from a file, a URL, or one shared secret; times are in seconds."""
 
@@ -38,10 +45,13 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     `development` lets everybody on this machine do everything without credentials, and listens to nobody else.
     What `open_to_all` names needs no credentials (such as `metrics:read`, for a scraper that has none).
 
+    With `tls` the port speaks HTTPS and nothing else.
+
     `rate_limit` is how many requests a second one principal may send in one namespace, with `rate_burst` at once (0:
     as many as in a second); 0 is no limit. `require_if_match` refuses edits that do not say which version they mean.
     """
 
+    tls: TlsSettings | None = None
     host: str = "127.0.0.1"
     port: int = 8080
     development: bool = False

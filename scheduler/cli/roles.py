@@ -197,7 +197,7 @@ def _master_keys(config: Config) -> MasterKeys | None:
 
 
 def _api(config: Config) -> Wiring:
-    from scheduler.api import ApiSettings, serve  # noqa: PLC0415 - each process imports its own role only
+    from scheduler.api import ApiSettings, TlsSettings, serve  # noqa: PLC0415 - each process imports its own role only
 
     settings = ApiSettings(
         host=config.api.host,
@@ -207,6 +207,7 @@ def _api(config: Config) -> Wiring:
         development=config.auth.development,
         open_to_all=frozenset(config.auth.open),
         jwt=_jwt(config),
+        tls=TlsSettings(config.api.tls_certificate, config.api.tls_key) if config.api.tls_certificate else None,
         master_keys=_master_keys(config),
         idempotency_ttl=config.api.idempotency_ttl,
         rate_limit=config.api.rate_limit,

@@ -88,6 +88,8 @@ class _Up:
             "database.url": plan.database_url,
             "redis.url": plan.redis_url,
             "api.port": port,
+            "api.tls_certificate": "",  # for this machine, and it says http:// itself
+            "api.tls_key": "",
             "worker.api_url": config.worker.api_url or f"http://{_bracketed(config.api.host)}:{port}",
             "worker.state_dir": config.worker.state_dir or str(plan.data.worker(config.worker.task_user)),
         }

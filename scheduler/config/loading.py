@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Meta
 
+from scheduler.config.addresses import postgres_url, redis_url
 from scheduler.config.settings import CHECKS, SECRETS, SECTIONS, Config, contradictions
 from scheduler.config.sources import Setting, from_credentials, from_environment, from_toml
 from scheduler.domain.durations import parse_duration
@@ -58,6 +59,13 @@ def load(
     errors += contradictions(config)
     if errors:
         raise ConfigError(errors)
+    config = msgspec.structs.replace(
+        config,
+        database=msgspec.structs.replace(
+            config.database, url=postgres_url(config.database.url, config.database.ca_file)
+        ),
+        redis=msgspec.structs.replace(config.redis, url=redis_url(config.redis.url, config.redis.ca_file)),
+    )
     return Loaded(config, {name: setting.source for name, setting in settings.items()})
 
 

@@ -16,16 +16,25 @@ Count = Annotated[int, Meta(ge=1)]
 
 
 class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """PostgreSQL, the truth. `pool` bounds the connections that one role holds."""
+    """PostgreSQL, the truth. `pool` bounds the connections that one role holds.
+
+    With `ca_file` the server must show a certificate of that authority in its name (`sslmode=verify-full`).
+    """
 
     url: str = ""
+    ca_file: str = ""
     pool: Annotated[int, Meta(ge=2, le=1000)] = 8
 
 
 class Redis(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Redis ≥ 7.0 or Valkey ≥ 7.2, the accelerator."""
+    """Redis ≥ 7.0 or Valkey ≥ 7.2, the accelerator.
+
+    With `rediss://` the server must show a certificate in its name, of `ca_file` or of an authority that this machine
+    trusts.
+    """
 
     url: str = ""
+    ca_file: str = ""
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +43,7 @@ class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     `max_body` is in bytes; `idempotency_ttl` is how long answers are kept under an Idempotency-Key. `rate_limit` is how
     many requests a second one principal may send in one namespace (0: any number), `rate_burst` how many of them at
     once (0: as many as in a second). `require_if_match` refuses edits that do not say which version they mean.
+    With `tls_certificate` and `tls_key` (PEM files, read again when they change) the port speaks HTTPS.
     """
 
     host: str = "127.0.0.1"
@@ -44,6 +54,8 @@ class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     rate_limit: Annotated[float, Meta(ge=0)] = 0.0
     rate_burst: Annotated[int, Meta(ge=0)] = 0
     require_if_match: bool = False
+    tls_certificate: str = ""
+    tls_key: str = ""
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -194,6 +206,10 @@ def contradictions(config: Config) -> list[str]:
             "auth.jwt_issuer: tokens need an issuer, an audience (auth.jwt_audience), and keys: auth.jwt_jwks_file,"
             " auth.jwt_jwks_url or auth.jwt_secret"
         )
+    if bool(config.api.tls_certificate) != bool(config.api.tls_key):
+        wrong.append("api.tls_certificate: a certificate and its key (api.tls_key) go together")
+    if config.redis.ca_file and not config.redis.url.startswith("rediss://"):
+        wrong.append("redis.ca_file: is for encrypted connections: redis.url must start with rediss://")
     return wrong
 
 

@@ -10,7 +10,7 @@ import anyio
 import httpx2
 import pytest
 
-from scheduler.api import ApiSettings, NotLoopback, serve
+from scheduler.api import ApiSettings, NotLoopback, TlsSettings, serve
 from scheduler.api.listening import bind
 from scheduler.broker import Broker
 from scheduler.domain.clock import SystemClock
@@ -27,7 +27,7 @@ class Running:
 
 
 @asynccontextmanager
-async def serving(database: Database, redis_url: str) -> AsyncIterator[Running]:
+async def serving(database: Database, redis_url: str, tls: TlsSettings | None = None) -> AsyncIterator[Running]:
     clock = SystemClock()
     health = Health(clock)
     stop = anyio.Event()
@@ -40,7 +40,7 @@ async def serving(database: Database, redis_url: str) -> AsyncIterator[Running]:
             clock=clock,
             health=health,
             stop=stop,
-            settings=ApiSettings(development=True, port=0, drain_timeout=3.0, log_poll=0.05),
+            settings=ApiSettings(development=True, port=0, drain_timeout=3.0, log_poll=0.05, tls=tls),
             task_status=task_status,
         )
 

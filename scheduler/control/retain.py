@@ -33,6 +33,7 @@ class Keeper:
             dead_letters=self._settings.dead_letters,
             undecided=self._settings.undecided,
         )
+        more = await self._history.forget_left(self._epoch)
         uncovered = await self._history.uncovered()
         complaints = [f"rows outside of any week in {name}" for name in uncovered]
         complaints += [f"no partitions yet for {week:%Y-%m-%d}" for week in missing]
@@ -41,4 +42,4 @@ class Keeper:
         if complaints:
             _log.error("history is not in order", complaints=complaints)
         busy = missing or any(week.reason == "busy" for week in kept)
-        return _SOON if busy else _EVERY
+        return _SOON if busy or more else _EVERY

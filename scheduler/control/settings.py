@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from scheduler.domain.task import HISTORY
+
 _DAY = 86400.0
 
 
@@ -31,7 +33,7 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
     reconcile_every: float = 2.0
     """How often the reconciler takes its next step."""
 
-    retention: float = 30 * _DAY
+    retention: float = HISTORY
     """How long history is kept; it goes by whole weeks."""
 
     dead_letters: float = 30 * _DAY

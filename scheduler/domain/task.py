@@ -8,7 +8,7 @@ when encoding, so a stored task holds what its user said and no more.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -158,6 +158,9 @@ class TaskSpec(Body, frozen=True, kw_only=True):
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
     retention: Duration | None = None
 
+
+HISTORY: Final = 30 * 86400.0
+"""Seconds for which runs are kept, at least, and so the longest `retention`, which is of what a run leaves."""
 
 encode_spec = msgspec.json.Encoder().encode
 decode_spec = msgspec.json.Decoder(TaskSpec).decode

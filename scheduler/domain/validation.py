@@ -17,7 +17,7 @@ from scheduler.domain import text
 from scheduler.domain.complaints import Complaints, quoted, step
 from scheduler.domain.durations import parse_duration
 from scheduler.domain.lane import PLAIN_EXECUTOR
-from scheduler.domain.task import TaskSpec
+from scheduler.domain.task import HISTORY, TaskSpec
 from scheduler.domain.validation_execution import check_execution
 from scheduler.domain.validation_gates import check_gates
 from scheduler.domain.validation_planning import check_planning
@@ -54,6 +54,8 @@ def normalise(spec: TaskSpec, now: datetime, pointer: str = "") -> TaskSpec:
         value = getattr(spec, field)
         if value is not None and value is not _DEFAULTS[field]:
             changes[field] = found.seconds(field, value, positive=positive)
+    if changes.get("retention", 0.0) > HISTORY:
+        found.add("retention", "history goes after 30 days, with all that runs have left: 30d at most")
     check_execution(spec, found, changes)
     check_gates(spec, found, changes)
     check_planning(spec, now, found, changes)

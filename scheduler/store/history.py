@@ -16,6 +16,8 @@ from scheduler.store.database import RETRYABLE, Database
 from scheduler.store.terms import fenced
 
 _PATIENCE_MS: Final = 200
+_BATCH: Final = 100  # runs, each with its output
+_BATCHES: Final = 50
 _BUSY = (asyncpg.LockNotAvailableError, *RETRYABLE)
 
 
@@ -59,6 +61,14 @@ class History:
             await executor.execute("forget_dead_letters", dead_letters)
             await executor.execute("forget_deleted_tasks", retention)
             await executor.execute("forget_workflow_runs", retention)
+
+    async def forget_left(self, epoch: int) -> bool:
+        """Delete what runs have left whose tasks' `retention` is over; True if there may be more of it."""
+        for _ in range(_BATCHES):
+            async with fenced(self._database, epoch) as executor:
+                if await executor.fetchval("forget_left", _BATCH) < _BATCH:
+                    return False
+        return True
 
     async def uncovered(self) -> list[str]:
         """Return the default partitions that hold rows: an alarm, for no week was made for these."""

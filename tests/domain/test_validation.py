@@ -92,6 +92,7 @@ def test_durations_become_seconds_sizes_bytes_moments_utc_and_signals_short() ->
         ({"timeout": -1}, "/timeout", "zero or more"),
         ({"kill_timeout": "11y"}, "/kill_timeout", "is no duration"),
         ({"retention": 1e12}, "/retention", "ten years at most"),
+        ({"retention": "31d"}, "/retention", "30d at most"),
         ({"retry": {"initial_interval": "x"}}, "/retry/initial_interval", "is no duration"),
         ({"retry": {"initial_interval": 600}}, "/retry/max_interval", "raise it"),
         ({"retry": {"max_interval": "forever"}}, "/retry/max_interval", "is no duration"),

@@ -51,7 +51,8 @@ incarnation AS MATERIALIZED (
   UPDATE runs r
   SET state = 'running', attempt = r.attempt + 1, fence = nextval('fence_seq'), worker_id = incarnation.id,
       started_at = clock.at, first_started_at = coalesce(r.first_started_at, clock.at),
-      task_version = task.version, version = r.version + 1
+      task_version = task.version, version = r.version + 1,
+      kept_for = CASE WHEN jsonb_typeof(task.spec -> 'retention') = 'number' THEN (task.spec ->> 'retention')::float8 END
   FROM offer, incarnation, clock, tasks AS task
   WHERE r.id = offer.run_id AND r.state = offer.state AND r.dispatch_seq = offer.seq AND task.id = r.task_id
     AND NOT EXISTS (SELECT FROM paused WHERE paused.namespace = r.namespace AND paused.name = r.queue)

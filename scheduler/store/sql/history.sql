@@ -58,6 +58,40 @@ DELETE FROM tasks t
 WHERE t.recurring AND t.deleted_at <= dts_now() - make_interval(secs => $1)
   AND NOT EXISTS (SELECT FROM runs r WHERE r.task_id = t.id)
 
+-- name: forget_left
+-- kept → (nothing): output, outputs and checkpoints of up to `$1` runs that ended longer ago than their tasks' `retention`;
+-- of a run whose dead letter is open, nothing
+WITH RECURSIVE term AS (
+  (SELECT r.kept_for FROM runs r WHERE r.kept_for IS NOT NULL AND r.finished_at IS NOT NULL ORDER BY r.kept_for LIMIT 1)
+  UNION ALL
+  SELECT (
+    SELECT r.kept_for FROM runs r
+    WHERE r.kept_for > term.kept_for AND r.kept_for IS NOT NULL AND r.finished_at IS NOT NULL
+    ORDER BY r.kept_for LIMIT 1
+  )
+  FROM term WHERE term.kept_for IS NOT NULL
+), due AS MATERIALIZED (
+  SELECT r.id FROM term CROSS JOIN LATERAL (
+    SELECT r.id FROM runs r
+    WHERE r.kept_for = term.kept_for AND r.kept_for IS NOT NULL AND r.finished_at IS NOT NULL
+      AND r.finished_at <= (SELECT dts_now()) - make_interval(secs => term.kept_for)
+      AND NOT EXISTS (SELECT FROM dead_letter_tasks d WHERE d.run_id = r.id AND d.state = 'open')
+    ORDER BY r.finished_at
+    LIMIT $1
+  ) AS r
+  LIMIT $1
+), emptied AS (
+  UPDATE runs r SET kept_for = NULL, outputs = NULL, output_tail = NULL, version = r.version + 1
+  FROM due
+  WHERE r.id = due.id AND r.kept_for IS NOT NULL AND r.finished_at IS NOT NULL
+  RETURNING r.id
+), output AS (
+  DELETE FROM output_chunks o USING emptied WHERE o.run_id = emptied.id
+), checkpoint AS (
+  DELETE FROM checkpoints c USING emptied WHERE c.run_id = emptied.id
+)
+SELECT count(*) FROM emptied
+
 -- name: uncovered
 -- reads which default partitions hold rows: their weeks have no partitions
 SELECT name

@@ -3,8 +3,8 @@
 From just before the first byte of `POST /api/tasks` is sent until the command itself reads the clock: its first act is
 to print the time, and that output is read from the run afterwards. So the figure holds the HTTP request, the durable
 commit, dispatch, claim, spawn and the loading of the program; nothing that the system says of itself is taken on trust.
-Both clocks are CLOCK_REALTIME of the same machine. The program is a few lines of C (`bench/native/stamp.c`), or
-`/bin/date` where there is no compiler, which costs about a millisecond more.
+Both clocks are CLOCK_REALTIME of the same machine. The program is a few lines of C (`bench/native/stamp.c`), linked
+statically where that is possible, or `/bin/date` where there is no compiler, which costs about a millisecond more.
 
 Submits leave at even intervals over kept-alive connections, whether or not earlier ones were answered, at 1, 50 and
 500 a second. Where the time goes is told by the run's own stamps: when PostgreSQL began its insert (accepted) and its

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -12,7 +13,7 @@ from scheduler.api.credentials import Credentials, Tokens
 from scheduler.api.denials import Denials
 from scheduler.api.feed import Feed
 from scheduler.api.gate import Gate
-from scheduler.api.offers import Offers
+from scheduler.api.offers import Offers, announce
 from scheduler.api.settings import ApiSettings
 from scheduler.api.tenancy import Tenancy
 from scheduler.broker import Broker
@@ -95,14 +96,15 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         token_keys, tokens = _tokens(settings, clock)
         credentials = Credentials(keys, broker, clock, metrics, tokens)
         changes = Changes(database)
+        offers = Offers(broker, clock)
         return cls(
             settings=settings,
             clock=clock,
             ids=IdSource(clock),
             database=database,
             broker=broker,
-            intake=Intake(database),
-            offers=Offers(broker, clock),
+            intake=Intake(database, partial(announce, offers)),
+            offers=offers,
             admission=Admission(queues, namespaces, tenancy, clock, settings, metrics),
             tenancy=tenancy,
             keys=keys,
@@ -120,11 +122,12 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
     def within(self, pinned: Pinned) -> Context:
         """Return a context whose every store works in one transaction, and whose offers wait for its commit."""
+        offers = self.offers.within_transaction()
         return msgspec.structs.replace(
             self,
             database=pinned,
-            intake=self.intake.within(pinned),
-            offers=self.offers.within_transaction(),
+            intake=self.intake.within(pinned, partial(announce, offers)),
+            offers=offers,
             **_readers(pinned),
         )
 

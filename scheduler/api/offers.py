@@ -7,7 +7,7 @@ PostgreSQL has it all, and the reconciler, the leader's poll and the workers' re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from scheduler.domain.run import Queued
 from scheduler.failpoints import Point, reach
 from scheduler.service import Wake
 from scheduler.store.execution import Settled
+from scheduler.store.intake import Created
 
 KNOWN_FOR = 1.0
 """Seconds for which an answer about a lane is used again."""
@@ -150,3 +151,12 @@ class LaterOffers(Offers):
     def tell(self, channel: str, payload: bytes) -> None:
         """Publish a message soon after the commit."""
         self._later.append(partial(self._beyond.tell, channel, payload))
+
+
+def announce(offers: Offers | LaterOffers, created: Sequence[Created]) -> None:
+    """Let Redis hear of tasks that were committed."""
+    queued = [c.queued for c in created if c.queued is not None]
+    if queued:
+        offers.push(queued)
+    if len(queued) < len(created):
+        offers.wake_control()

@@ -60,7 +60,6 @@ async def create_task(api: Context, request: Request) -> Reply:
         if not isinstance(outcome, Created):
             return await _stored_answer(api, request, outcome.task_id, 200)
         created = outcome
-    _announce(api, [created])
     if new.edges:  # its run may have been skipped already: say what is stored
         return await _stored_answer(api, request, new.task_id, 201)
     return answer(task_answer(_as_stored(new, created)), 201, (etag(1), location("/api/tasks", new.task_id)))
@@ -92,7 +91,6 @@ async def create_batch(api: Context, request: Request) -> Reply:
     open_lanes = {lane for lane in lanes if await api.offers.is_open(lane)}
     created = await api.intake.create_batch(_chunks(api, request, specs, resolved, open_lanes, now))
     request.note(count=len(created))
-    _announce(api, created)
     return answer(BatchAnswer(items=[CreatedItem(id=c.task_id, run_id=c.run_id) for c in created]), 201)
 
 
@@ -219,15 +217,6 @@ def _unblocked(spec: TaskSpec, now: datetime) -> bool:
         and (spec.run_at is None or spec.run_at <= now)
         and (spec.starts_at is None or spec.starts_at <= now)
     )
-
-
-def _announce(api: Context, created: Sequence[Created]) -> None:
-    """Let Redis hear of what was committed."""
-    queued = [c.queued for c in created if c.queued is not None]
-    if queued:
-        api.offers.push(queued)
-    if len(queued) < len(created):
-        api.offers.wake_control()
 
 
 async def _stored_answer(api: Context, request: Request, task_id: UUID, status: int) -> Reply:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -77,17 +77,22 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Intake:
-    """Creates tasks. `run` must be running for `create` to return."""
+    """Creates tasks. `run` must be running for `create` to return.
 
-    def __init__(self, database: Database) -> None:
+    `on_created` hears of all that was committed before those who wait for it do: runs are on their way to the workers
+    while the answers are being written.
+    """
+
+    def __init__(self, database: Database, on_created: Callable[[Sequence[Created]], None] = lambda _: None) -> None:
         self._database = database
+        self._on_created = on_created
         self._singles: Executor = database
         self._known_lanes: set[str] = set()
         self._plain: GroupCommit[NewTask, Created] | None = GroupCommit(self._flush_plain, max_batch=500)
 
-    def within(self, pinned: Pinned) -> Intake:
+    def within(self, pinned: Pinned, on_created: Callable[[Sequence[Created]], None]) -> Intake:
         """Return an intake whose creations are part of a transaction; it waits for no others and needs no `run`."""
-        intake = Intake(pinned)
+        intake = Intake(pinned, on_created)
         intake._known_lanes = set(self._known_lanes)
         intake._plain = None
         return intake
@@ -148,6 +153,7 @@ class Intake:
                 raise failure
             await batch.skip_hopeless()
         await self._committed(batch)
+        self._on_created(created)
         return created
 
     async def create_once(self, new: NewTask, key: str, fingerprint: bytes, ttl: float | None) -> Created | Held:
@@ -169,6 +175,7 @@ class Intake:
             created = await self._insert(batch, [new])
             await batch.skip_hopeless()
         await self._committed(batch)
+        self._on_created(created)
         return created[0]
 
     async def ensure_lanes(self, executor: Executor, tasks: Iterable[tuple[str, TaskSpec]]) -> set[str]:
@@ -195,6 +202,7 @@ class Intake:
         self._known_lanes |= await self.ensure_lanes(self._singles, ((task.namespace, task.spec) for task in new))
         created = await insert_once(self._singles, new, [0] * len(new))
         await reach(Point.INTAKE_COMMITTED, StoreUnavailable)
+        self._on_created(created)
         return created
 
     async def _committed(self, batch: _Batch) -> None:

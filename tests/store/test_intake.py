@@ -106,7 +106,10 @@ async def test_a_dependent_of_a_hopeless_run_in_the_same_batch_is_skipped_too(da
 async def test_an_upstream_that_ends_while_its_edge_is_being_inserted_sets_the_dependent_free(
     database: Database,
 ) -> None:
-    """The end waits for the edge's lock and then sees none of the edges, because its snapshot is older."""
+    """The end waits for the edge's lock and then sees none of the edges, because its snapshot is older.
+
+    Whoever inserted the edge looks again after its commit; if the end is not committed then, the reconciler does.
+    """
     upstream = new_task("upstream")
     dependent = new_task("dependent", [after(upstream)])
     waits = False
@@ -124,6 +127,7 @@ async def test_an_upstream_that_ends_while_its_edge_is_being_inserted_sets_the_d
             group.start_soon(b.executions.finish, outcome(claim))
             await until(lambda: waiting_for_locks(database), what="the end waits for the lock")
             waits = True
+    await database.fetch("settle", [upstream.run_id], [])  # as the reconciler does
     row = await run_row(database, dependent.run_id)
     assert (row["state"], row["unmet"]) == ("pending", 0)
 

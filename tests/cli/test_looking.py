@@ -146,6 +146,20 @@ def test_dead_letters_are_listed_replayed_and_discarded(remote: Dts) -> None:
     assert remote("dlq", "list", "--task", "doomed").items == []
 
 
+def test_letters_behind_a_canary_that_dies_again_are_open_again(remote: Dts) -> None:
+    for name in ("bird-a", "bird-b"):
+        words = ("--attempts", 2, "--name", name, "-c", "--", "exit 44")
+        run = submitted(remote, *words)["last_run"]["id"]
+        remote("task", "edit", name, "--set", 'retry={"max_attempts": 2, "initial_interval": 0}')
+        assert ended(remote, run).item["state"] == "dead_letter"
+    letters = [letter["id"] for letter in remote("dlq", "list", "--reason", "exit:44").items]
+    decided = remote("dlq", "replay", *letters, "--canary", 1).items
+    assert [item["result"] for item in decided] == ["replayed", "waiting"]
+    until_sync(lambda: len(remote("dlq", "list", "--reason", "exit:44").items) == 2, seconds=20)
+    assert remote("run", "show", decided[1]["run_id"]).item["state"] == "skipped"
+    assert remote("dlq", "discard", "--reason", "exit:44").code == exits.OK
+
+
 def test_deciding_dead_letters_needs_to_be_told_which(dts: Dts) -> None:
     assert dts("dlq", "discard").code == exits.USAGE
     assert dts("dlq", "replay", "x", "--all").code == exits.USAGE

@@ -20,6 +20,7 @@ from rich.console import Console
 import bench as bench_package
 from bench import compare as comparing
 from bench import report as reporting
+from bench.question import Bench
 from bench.questions import QUESTIONS
 from bench.runner import run
 
@@ -37,6 +38,12 @@ def bench(
     ] = False,
     out: Annotated[Path, Parameter(help="Where bench.json, bench.md and plots/ go.")] = Path("bench-results"),
     work: Annotated[Path | None, Parameter(help="Where the systems keep their data meanwhile: a real disk.")] = None,
+    pending: Annotated[
+        int | None, Parameter(help="Runs that wait in the large system of `backlog` (1,000,000; quick: 20,000).")
+    ] = None,
+    history: Annotated[
+        int | None, Parameter(help="Runs that have ended in the large system of `backlog` (as many as wait).")
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None, Parameter(negative="", help="Show what changed from one bench.json to another.")
     ] = None,
@@ -61,7 +68,8 @@ def bench(
         return 2
     chosen = [known[name] for name in questions] or list(QUESTIONS)
     with _directory(work) as directory:
-        ask = partial(run, console, chosen, directory, out, runs=runs or (1 if quick else 5), quick=quick)
+        settings = Bench(directory, quick=quick, pending=pending, history=history)
+        ask = partial(run, console, chosen, settings, out, runs=runs or (1 if quick else 5))
         report = anyio.run(ask)
     console.print(f"{out / 'bench.md'}, {out / 'bench.json'}", style="dim", highlight=False)
     broken = [m.name for a in report.answers for m in a.measurements if quick and m.keeps(m.margin) is False]

@@ -19,9 +19,11 @@ T = TypeVar("T")
 class Bench:
     """One run of the bench: its size, its private directory, its programs, and what it found out on the way."""
 
-    def __init__(self, work: Path, *, quick: bool) -> None:
+    def __init__(self, work: Path, *, quick: bool, pending: int | None = None, history: int | None = None) -> None:
         self.work = work
         self.quick = quick
+        self.pending = pending
+        self.history = history
         self.programs = Programs(work)
         self.settings: dict[str, str] = {}
         self._systems = 0

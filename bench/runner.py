@@ -17,17 +17,16 @@ from bench.model import Answer, Report, Sample, collect
 from bench.question import Bench, Question
 
 
-async def run(
-    console: Console, questions: list[type[Question]], work: Path, out: Path, *, runs: int, quick: bool
-) -> Report:
+async def run(console: Console, questions: list[type[Question]], bench: Bench, out: Path, *, runs: int) -> Report:
     """Answer every question with `runs` rounds. One that fails says so in its answer; the others go on.
 
     What is known so far is written to `out` after every question, so that stopping early loses only the current one.
     """
-    bench = Bench(work, quick=quick)
-    facts = await anyio.to_thread.run_sync(machine.describe, work)
+    facts = await anyio.to_thread.run_sync(machine.describe, bench.work)
     started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    findings = Report(started_at=started, quick=quick, runs=runs, machine=facts, settings=bench.settings, answers=[])
+    findings = Report(
+        started_at=started, quick=bench.quick, runs=runs, machine=facts, settings=bench.settings, answers=[]
+    )
     # No automatic refresh: a progress bar that redraws itself would run on the cores that are being measured.
     progress = Progress(
         TextColumn("{task.description}"),
@@ -43,7 +42,7 @@ async def run(
             answer = await _answer(kind(bench), runs, progress)
             findings.answers.append(answer)
             await anyio.to_thread.run_sync(report.write, findings, out)
-            report.show(progress.console, answer, quick=quick)
+            report.show(progress.console, answer, quick=bench.quick)
             progress.advance(whole)
             progress.refresh()
     return findings

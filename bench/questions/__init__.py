@@ -15,6 +15,9 @@ from bench.questions.failover import Failover
 from bench.questions.fan_out_in import FanOutIn
 from bench.questions.idle import Idle
 from bench.questions.old_snapshot import OldSnapshot
+from bench.questions.peers_bulk import PeersBulk
+from bench.questions.peers_latency import PeersLatency
+from bench.questions.peers_loss import PeersLoss
 from bench.questions.priority import Priority
 from bench.questions.recovery import Recovery
 from bench.questions.redis_less import RedisLess
@@ -49,4 +52,7 @@ QUESTIONS: tuple[type[Question], ...] = (
     Recovery,
     Idle,
     AuthCost,
+    PeersBulk,
+    PeersLatency,
+    PeersLoss,
 )

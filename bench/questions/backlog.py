@@ -1,4 +1,4 @@
-"""Whether dispatch slows down when 1,000,000 runs wait and 1,000,000 are history.
+"""Whether dispatch slows down beside 1,000,000 waiting and 1,000,000 finished runs (or `--pending` and `--history`).
 
 Two systems with one worker each work off due runs of `/bin/true`: one has just enough of them in an otherwise empty
 database, the other 1,000,000 of them beside 1,000,000 finished tasks with their attempts. The rows are written straight
@@ -31,14 +31,16 @@ class Backlog(Question):
 
     async def prepare(self, stack: AsyncExitStack) -> None:
         """Make the large database, once."""
-        self._rows = QUICK_ROWS if self.bench.quick else FULL_ROWS
+        default = QUICK_ROWS if self.bench.quick else FULL_ROWS
+        self._pending = default if self.bench.pending is None else self.bench.pending
+        self._history = self._pending if self.bench.history is None else self.bench.history
         self._settling, self._seconds = (1.0, 1.5) if self.bench.quick else (2.0, 5.0)  # the first are not counted
         self._enough = int((self._settling + self._seconds) * 3500)  # more than any machine of this kind can run
         self._large = self.bench.fresh_directory()
         stack.callback(shutil.rmtree, self._large, ignore_errors=True)
         async with self.bench.system(workers=0, data=self._large) as system:
-            await rows.add_finished(system.database, self._rows)
-            await rows.add_waiting(system.database, self._rows)
+            await rows.add_finished(system.database, self._history)
+            await rows.add_waiting(system.database, self._pending)
             await rows.settle(system.database)
 
     async def ask(self) -> list[Sample]:
@@ -51,7 +53,7 @@ class Backlog(Question):
         shutil.rmtree(small, ignore_errors=True)
         return [
             Sample(
-                name=f"{self._rows:,} pending, {self._rows:,} finished",
+                name=f"{self._pending:,} pending, {self._history:,} finished",
                 value=rates[self._large],
                 unit="tasks/s",
                 against=Against("empty database", rates[small]),

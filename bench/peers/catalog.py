@@ -1,0 +1,142 @@
+"""The peers: how each is run in production, as its documentation recommends, and what is known of its durability."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """One peer. In commands, `{bin}` stands for the programs of its environment and `{apps}` for the applications.
+
+    `serve` is started `copies` times and never ends by itself; `setup` runs once on fresh servers; `submit` gets the
+    arguments of `apps/work.py`. `durable` says what an acknowledged submit survives, `loses` what happens to work whose
+    worker is killed: both as documented; `peer_loss` measures the second.
+    """
+
+    name: str
+    lock: str
+    kind: Literal["python", "node"] = "python"
+    setup: Sequence[Sequence[str]] = ()
+    serve: Sequence[str]
+    copies: int = 1
+    submit: Sequence[str]
+    environment: Mapping[str, str] = {}
+    settings: str
+    durable: str
+    loses: str
+
+
+_REDIS = "Valkey, append-only file synced every second: up to a second of acknowledged work is lost with the machine"
+_POSTGRES = "PostgreSQL, synchronous commit: nothing acknowledged is lost"
+
+
+def _python(name: str) -> list[str]:
+    return ["{bin}/python", f"{{apps}}/{name}_app.py"]
+
+
+PEERS = (
+    Peer(
+        name="Celery",
+        lock="celery",
+        serve=["{bin}/celery", "-A", "celery_app", "worker", "-c", "8", "-l", "WARNING", "--without-gossip",
+               "--without-mingle"],
+        submit=_python("celery"),
+        settings="prefork, 8 processes, acks_late, reject_on_worker_lost, prefetch 4",
+        durable=_REDIS,
+        loses="unacknowledged messages come back after the visibility timeout, an hour by default",
+    ),
+    Peer(
+        name="Dramatiq",
+        lock="dramatiq",
+        serve=["{bin}/dramatiq", "dramatiq_app", "-p", "2", "-t", "8"],
+        submit=_python("dramatiq"),
+        settings="2 processes of 8 threads",
+        durable=_REDIS,
+        loses="messages of a dead worker are requeued a minute or more after its last heartbeat",
+    ),
+    Peer(
+        name="RQ",
+        lock="rq",
+        serve=["{bin}/rq", "worker-pool", "-n", "2", "-q", "-l", "WARNING", "-u", "{redis}", "default"],
+        submit=_python("rq"),
+        settings="pool of 2 workers, a fork for every job, results not kept",
+        durable=_REDIS,
+        loses="jobs of a dead worker are found abandoned and fail, unless they have retries",
+    ),
+    Peer(
+        name="Taskiq",
+        lock="taskiq",
+        serve=["{bin}/taskiq", "worker", "--workers", "2", "--ack-type", "when_executed", "--log-level", "WARNING",
+               "--max-async-tasks", "16", "taskiq_app:broker"],
+        submit=_python("taskiq"),
+        settings="Redis streams, 2 processes of 16 tasks, acknowledged when executed, idle timeout a minute",
+        durable=_REDIS,
+        loses="entries that nobody acknowledged are claimed again after the idle timeout",
+    ),
+    Peer(
+        name="SAQ on Redis",
+        lock="saq",
+        serve=["{bin}/saq", "saq_app.settings", "--workers", "2", "-q"],
+        submit=_python("saq"),
+        environment={"BENCH_SAQ": "redis"},
+        settings="2 processes of 10 jobs, timeout and heartbeat a minute, 3 retries",
+        durable=_REDIS,
+        loses="jobs of a dead worker are swept once their timeout is over",
+    ),
+    Peer(
+        name="SAQ on PostgreSQL",
+        lock="saq",
+        serve=["{bin}/saq", "saq_app.settings", "--workers", "2", "-q"],
+        submit=_python("saq"),
+        environment={"BENCH_SAQ": "postgres"},
+        settings="2 processes of 10 jobs, timeout a minute, 3 retries",
+        durable=_POSTGRES,
+        loses="jobs of a dead worker are swept once their timeout is over",
+    ),
+    Peer(
+        name="Procrastinate",
+        lock="procrastinate",
+        setup=[["{bin}/procrastinate", "--app", "procrastinate_app.app", "schema", "--apply"]],
+        serve=["{bin}/procrastinate", "--app", "procrastinate_app.app", "worker", "-c", "8"],
+        copies=2,
+        submit=_python("procrastinate"),
+        settings="2 processes of 8 jobs, LISTEN",
+        durable=_POSTGRES,
+        loses="jobs of a dead worker stay `doing` until a task of the user's own retries stalled jobs",
+    ),
+    Peer(
+        name="PgQueuer",
+        lock="pgqueuer",
+        setup=[["{bin}/pgq", "--pg-dsn", "{database}", "install"]],
+        serve=[*_python("pgqueuer"), "serve"],
+        copies=2,
+        submit=_python("pgqueuer"),
+        settings="2 processes, batches of 10 (the default)",
+        durable=_POSTGRES,
+        loses="jobs of a dead worker are picked again when their heartbeat is 30 s old",
+    ),
+    Peer(
+        name="DBOS",
+        lock="dbos",
+        serve=[*_python("dbos"), "serve"],
+        copies=2,
+        submit=_python("dbos"),
+        settings="2 processes of 8 workflows, polling every 0.1 s",
+        durable=_POSTGRES,
+        loses="an executor takes up its own workflows when it starts again under the same id",
+    ),
+    Peer(
+        name="BullMQ",
+        lock="bullmq",
+        kind="node",
+        serve=["node", "{env}/app.mjs", "serve"],
+        copies=2,
+        submit=["node", "{env}/app.mjs"],
+        settings="2 processes of 16 jobs, finished jobs removed",
+        durable=_REDIS,
+        loses="jobs whose lock is not renewed for 30 s are moved back by the next look for stalled ones",
+    ),
+)  # fmt: skip

@@ -69,7 +69,7 @@ class Cluster:
             prefix, ways = inside.prefix, dict(inside.wires)
             for server, wire in inside.wires.items():
                 urls[server] = self._reach(name, server, wire)
-        values |= {"database.url": urls["postgres"], "redis.url": urls["redis"]}
+        values = {"database.url": urls["postgres"], "redis.url": urls["redis"]} | values
         if role == "api":
             with socket.create_server(("127.0.0.1", 0)) as free:
                 self._ports[name] = free.getsockname()[1]

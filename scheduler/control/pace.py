@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 _SOON: Final = 0.002  # seconds
-SHARE: Final = 20.0
-"""What takes long is not repeated for so many times as long."""
+_SHARE: Final = 20.0
+"""What takes long is not repeated for so many times as long …"""
+_LONGEST: Final = 30.0
+"""… but for no more seconds than this: it may have taken long because the database stood still for once."""
 
 
 def rest_after(seconds: float, usual: float) -> float:
     """Return the seconds between a step that took so many and the next: `usual`, or more if that one was dear."""
-    return max(usual, SHARE * seconds)
+    return max(usual, min(_SHARE * seconds, _LONGEST))
 
 
 class Pace:

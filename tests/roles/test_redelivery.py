@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from scheduler.broker import Broker
 from scheduler.domain.task import TaskSpec, encode_spec
-from scheduler.store.database import Database
 from scheduler.store.intake import NewTask
-from tests.broker.support import connected
-from tests.roles.test_worker_role import first_line, shared  # noqa: F401
-from tests.roles.worker_role_support import Works, worker
+from tests.roles.test_worker_role import broker, first_line, shared, works  # noqa: F401
+from tests.roles.worker_role_support import Works
 from tests.support import until
 from tests.support.rows import IDS
 
 
-@pytest.fixture
-async def broker(redis_url: str) -> AsyncIterator[Broker]:
-    async with connected(redis_url) as broker:
-        yield broker
-
-
-@pytest.fixture
-async def works(database: Database, broker: Broker) -> AsyncIterator[Works]:
-    async with worker(database, broker) as running:
-        yield running
-
-
 async def test_a_run_that_is_delivered_again_while_it_executes_executes_once(
-    works: Works,
+    works: Works,  # noqa: F811
     shared: Path,  # noqa: F811
 ) -> None:
     note, go = shared / "note", shared / "go"
@@ -55,6 +38,6 @@ async def test_a_run_that_is_delivered_again_while_it_executes_executes_once(
     assert note.read_text() == "begun\n"
 
 
-async def nothing_offered(broker: Broker) -> bool:
-    stats = (await broker.stats(["default"]))["default"]
+async def nothing_offered(through: Broker) -> bool:
+    stats = (await through.stats(["default"]))["default"]
     return not sum(stats.ready) and not stats.undelivered and not stats.pending

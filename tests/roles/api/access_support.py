@@ -11,10 +11,10 @@ from scheduler.api.settings import ApiSettings
 from scheduler.domain.access import Permission, Role
 from scheduler.store.database import Database
 from scheduler.wire.access import NewNamespace
-from tests.roles.api.support import Answer, Client, running_api
+from tests.roles.api.support import Answer, Client, Requests, running_api
 
 
-class Caller:
+class Caller(Requests):
     """Somebody who sends requests with a key (None: without any)."""
 
     def __init__(self, api: Client, key: str | None, namespace: str | None = None) -> None:
@@ -27,17 +27,6 @@ class Caller:
     async def request(self, method: str, target: str, body: Any = None, **kwargs: Any) -> Answer:
         headers = self.headers | kwargs.pop("headers", {})
         return await self.api.request(method, target, body, headers=headers, **kwargs)
-
-    async def get(self, target: str, **kwargs: Any) -> Answer:
-        return await self.request("GET", target, **kwargs)
-
-    async def post(self, target: str, body: Any = None, **kwargs: Any) -> Answer:
-        return await self.request("POST", target, body, **kwargs)
-
-    async def create(self, name: str = "task", **fields: Any) -> Any:
-        answer = await self.post("/api/tasks", {"name": name, "command": ["/bin/true"], **fields})
-        assert answer.status == 201, answer.body
-        return answer.json
 
     def within(self, namespace: str) -> Caller:
         """The same, about another namespace."""

@@ -47,7 +47,26 @@ class Answer(msgspec.Struct):
         return [error["pointer"] for error in self.json.get("errors", [])]
 
 
-class Client:
+class Requests:
+    """What whoever can send a request can do with it."""
+
+    async def request(self, method: str, target: str, body: Any = None, **kwargs: Any) -> Answer:
+        raise NotImplementedError
+
+    async def get(self, target: str, **kwargs: Any) -> Answer:
+        return await self.request("GET", target, **kwargs)
+
+    async def post(self, target: str, body: Any = None, **kwargs: Any) -> Answer:
+        return await self.request("POST", target, body, **kwargs)
+
+    async def create(self, name: str = "task", **fields: Any) -> Any:
+        """Create a task that runs /bin/true and return it."""
+        answer = await self.post("/api/tasks", {"name": name, "command": ["/bin/true"], **fields})
+        assert answer.status == 201, answer.body
+        return answer.json
+
+
+class Client(Requests):
     """Sends requests into an ASGI application."""
 
     def __init__(self, app: App, context: Context) -> None:
@@ -102,18 +121,6 @@ class Client:
         await self.app(scope, receive, send)
         answer_headers = {k.decode(): v.decode("latin-1") for k, v in start["headers"]}
         return Answer(start["status"], answer_headers, b"".join(parts))
-
-    async def get(self, target: str, **kwargs: Any) -> Answer:
-        return await self.request("GET", target, **kwargs)
-
-    async def post(self, target: str, body: Any = None, **kwargs: Any) -> Answer:
-        return await self.request("POST", target, body, **kwargs)
-
-    async def create(self, name: str = "task", **fields: Any) -> Any:
-        """Create a task that runs /bin/true and return it."""
-        answer = await self.post("/api/tasks", {"name": name, "command": ["/bin/true"], **fields})
-        assert answer.status == 201, answer.body
-        return answer.json
 
     async def run_of(self, task: Any) -> Any:
         """The newest run of a task."""

@@ -45,7 +45,11 @@ def bench(
         int | None, Parameter(help="Runs that have ended in the large system of `backlog` (as many as wait).")
     ] = None,
     compare: Annotated[
-        tuple[Path, Path] | None, Parameter(negative="", help="Show what changed from one bench.json to another.")
+        tuple[Path, Path] | None,
+        Parameter(
+            negative="",
+            help="Show what changed from one bench.json to another; exit code 1 if anything regressed.",
+        ),
     ] = None,
     list_questions: Annotated[bool, Parameter(name="--list", negative="", help="Name the questions.")] = False,
 ) -> int:
@@ -82,8 +86,9 @@ def _compare(console: Console, first: Path, second: Path) -> int:
     except (OSError, msgspec.DecodeError) as error:
         sys.stderr.write(f"dts-bench: {error}\n")
         return 2
-    comparing.show(console, comparing.compare(*reports))
-    return 0
+    changes = comparing.compare(*reports)
+    comparing.show(console, changes)
+    return 1 if comparing.regressions(changes) else 0
 
 
 @contextmanager

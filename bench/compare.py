@@ -12,8 +12,10 @@ from rich.table import Table
 
 from bench.model import Better, Measurement, Report, number, times
 
-Verdict = Literal["better", "worse", "within the spread", "changed", ""]
-_STYLE: dict[str, str] = {"better": "green", "worse": "red"}
+Verdict = Literal["gain", "regression", "within the spread", "changed", "too few rounds", ""]
+_STYLE: dict[str, str] = {"gain": "green", "regression": "red"}
+_ROUNDS = 3
+"""Fewer have no spread to speak of."""
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -45,7 +47,10 @@ def _change(question: str, before: Measurement, after: Measurement) -> Change:
     first, second = (before.ratios, after.ratios) if by_ratio else (before.values, after.values)
     old, new = statistics.median(first), statistics.median(second)
     factor = new / old if old else None
-    verdict = _verdict(factor, max(_spread(first), _spread(second)), after.better)
+    if min(len(first), len(second)) < _ROUNDS:
+        verdict: Verdict = "too few rounds"
+    else:
+        verdict = _verdict(factor, max(_spread(first), _spread(second)), after.better)
     return Change(question, after.name, after.unit, old, new, by_ratio, factor, verdict)
 
 
@@ -62,11 +67,16 @@ def _verdict(factor: float | None, spread: float, better: Better) -> Verdict:
         return "within the spread"
     if better == "neither":
         return "changed"
-    return "better" if (factor > 1) == (better == "higher") else "worse"
+    return "gain" if (factor > 1) == (better == "higher") else "regression"
+
+
+def regressions(changes: list[Change]) -> list[Change]:
+    """Return what has become worse by more than the spread of either report's rounds."""
+    return [change for change in changes if change.verdict == "regression"]
 
 
 def show(console: Console, changes: list[Change]) -> None:
-    """Print the changes as a table."""
+    """Print the changes as a table, and how many of them leave the spread."""
     table = Table("question", "figure", "before", "after", "change", "")
     for change in changes:
         figures = [times(v) if change.by_ratio else f"{number(v)} {change.unit}" for v in (change.before, change.after)]
@@ -74,3 +84,7 @@ def show(console: Console, changes: list[Change]) -> None:
         row = (change.question, change.name, *figures, moved, change.verdict)
         table.add_row(*map(escape, row), style=_STYLE.get(change.verdict))
     console.print(table)
+    gains = sum(change.verdict == "gain" for change in changes)
+    console.print(
+        f"{len(changes)} figures in both: {len(regressions(changes))} regressions, {gains} gains", highlight=False
+    )

@@ -1,4 +1,4 @@
-"""A report, as a table on the terminal and as files: JSON to compare with, Markdown to read, SVG to look at."""
+"""A report, as a table on the terminal and as files: JSON to compare with, Markdown to read, plots to look at."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.model import Answer, Measurement, Report, number, times
-from bench.plot import bars
+from bench.plot import save
 
 _VERDICT = {True: "✓", False: "✗", None: ""}
 
 
 def write(report: Report, directory: Path) -> None:
-    """Write `bench.json`, `bench.md` and `plots/*.svg` below `directory`."""
+    """Write `bench.json`, `bench.md` and `plots/` below `directory`."""
     (directory / "plots").mkdir(parents=True, exist_ok=True)
     data, text = directory / "bench.json", directory / "bench.md"
     data.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
     for answer in report.answers:
         for name, measurements in _figures(answer):
-            (directory / "plots" / name).write_text(bars(answer.title, measurements), encoding="utf-8")
+            save(answer.title, measurements, directory / "plots" / name)
     text.write_text(markdown(report), encoding="utf-8")
 
 
@@ -101,7 +101,7 @@ def _section(answer: Answer, *, quick: bool) -> list[str]:
     lines += [f"- {note}" for note in answer.notes]
     if answer.error:
         lines += ["", f"**Not answered:** {answer.error}"]
-    lines += ["", *(f"![{answer.title}](plots/{name})" for name, _ in _figures(answer)), ""]
+    lines += ["", *(f"![{answer.title}](plots/{name}.svg)" for name, _ in _figures(answer)), ""]
     return lines
 
 
@@ -110,8 +110,8 @@ def _cell(text: str) -> str:
 
 
 def _figures(answer: Answer) -> Iterator[tuple[str, list[Measurement]]]:
-    """Yield a file name and the measurements of each unit."""
+    """Yield a file name without suffix and the measurements of each unit."""
     by_unit = sorted(answer.measurements, key=lambda m: m.unit)
     for unit, measurements in groupby(by_unit, key=lambda m: m.unit):
         slug = re.sub(r"[^a-z0-9]+", "-", unit.lower().replace("%", "percent").replace("µ", "u")).strip("-")
-        yield f"{answer.question}-{slug}.svg", list(measurements)
+        yield f"{answer.question}-{slug}", list(measurements)

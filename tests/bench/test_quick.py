@@ -23,7 +23,8 @@ def test_a_quick_run_answers_every_question_and_keeps_its_margins(tmp_path: Path
     assert report.machine["python"]
     assert report.settings["postgresql fsync"] == "on"
     assert (out / "bench.md").exists()
-    assert list((out / "plots").glob("bulk_true-*.svg"))
+    for suffix in ("png", "svg"):
+        assert list((out / "plots").glob(f"bulk_true-*.{suffix}"))
 
 
 def test_an_unknown_question_is_refused_with_those_that_there_are(tmp_path: Path) -> None:

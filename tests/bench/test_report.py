@@ -3,7 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from bench.compare import compare
+import pytest
+
+from bench.cli import bench
+from bench.compare import compare, regressions
 from bench.model import Bound
 from bench.report import markdown, read, write
 from tests.bench.support import measurement, report
@@ -17,9 +20,10 @@ def test_a_report_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
 
 def test_plots_are_well_formed_and_named_in_the_markdown(tmp_path: Path) -> None:
     write(report(measurement(1, 2, 3, name="a < b & c", against=(4, 5, 6)), measurement(0, 0, 0)), tmp_path)
-    (plot,) = (tmp_path / "plots").iterdir()
-    assert ET.parse(plot).getroot().tag.endswith("svg")
-    assert f"(plots/{plot.name})" in (tmp_path / "bench.md").read_text()
+    (image,), (drawing,) = (list((tmp_path / "plots").glob(f"*.{suffix}")) for suffix in ("png", "svg"))
+    assert image.read_bytes().startswith(b"\x89PNG")
+    assert ET.parse(drawing).getroot().tag.endswith("svg")
+    assert f"(plots/{drawing.name})" in (tmp_path / "bench.md").read_text()
 
 
 def test_markdown_says_whether_a_reach_is_kept_and_escapes_cells() -> None:
@@ -31,12 +35,30 @@ def test_a_change_is_judged_by_the_ratio_where_there_is_one() -> None:
     before = report(measurement(100, 100, 100, against=(200, 200, 200)))
     after = report(measurement(80, 80, 80, against=(100, 100, 100)))  # a slower machine, a better system
     (change,) = compare(before, after)
-    assert (change.by_ratio, change.factor, change.verdict) == (True, 1.6, "better")
+    assert (change.by_ratio, change.factor, change.verdict) == (True, 1.6, "gain")
 
 
-def test_a_lower_latency_is_better() -> None:
-    (change,) = compare(report(measurement(10, better="lower")), report(measurement(5, better="lower")))
-    assert change.verdict == "better"
+@pytest.mark.parametrize(("after", "verdict"), [(5, "gain"), (20, "regression")])
+def test_a_lower_latency_is_a_gain_and_a_higher_one_a_regression(after: float, verdict: str) -> None:
+    changes = compare(
+        report(measurement(10, 10, 10, better="lower")), report(measurement(after, after, after, better="lower"))
+    )
+    assert [change.verdict for change in changes] == [verdict]
+    assert regressions(changes) == (changes if verdict == "regression" else [])
+
+
+def test_reports_without_a_spread_are_not_judged() -> None:
+    (change,) = compare(report(measurement(10)), report(measurement(5)))
+    assert change.verdict == "too few rounds"
+
+
+def test_comparing_on_the_command_line_fails_if_something_regressed(tmp_path: Path) -> None:
+    write(report(measurement(10, 10, 10)), tmp_path / "fast")
+    write(report(measurement(5, 5, 5)), tmp_path / "slow")
+    fast, slow = tmp_path / "fast" / "bench.json", tmp_path / "slow" / "bench.json"
+    assert bench(compare=(fast, slow)) == 1
+    assert bench(compare=(slow, fast)) == 0
+    assert bench(compare=(slow, tmp_path / "none.json")) == 2
 
 
 def test_what_stays_within_the_spread_of_the_rounds_is_no_change() -> None:

@@ -1,8 +1,8 @@
 """How much may wait, in all and in each namespace: beyond `max_pending` nothing is taken, instead of drowning later.
 
 Counting a large backlog is dear, so it is counted only when it could have reached the bound: what was counted last plus
-all that was taken since (and, for what other processes take, once a minute), and never for more than a twentieth of
-the time. How fast a namespace may submit is bounded by each process for itself.
+all that was taken since (and, for what other processes take, once a minute), and after a dear count not again for a
+while. How fast a namespace may submit is bounded by each process for itself.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from scheduler.domain.bucket import Bucket, Rate
 from scheduler.domain.clock import Clock
 from scheduler.domain.errors import Overloaded, TooMany
 from scheduler.metrics import Metrics
+from scheduler.pace import rest_after
 from scheduler.service import Wake
 from scheduler.store.namespaces import Namespaces
 from scheduler.store.queues import Queues
 
 _RECOUNT = 60.0  # seconds
-_SHARE = 20.0
 _BURST = 10.0  # seconds' worth of a namespace's rate
 
 Count = Callable[[int], Awaitable[int]]
@@ -64,8 +64,8 @@ class _Backlog:
         counted = await self._count(bound + 1)
         self._estimate = counted + before + self._meanwhile
         took = clock.monotonic() - started
-        self._not_before = started + took * (1 + _SHARE)
-        self._due = started + max(_RECOUNT, took * _SHARE)
+        self._not_before = started + took + rest_after(took, 0.0)
+        self._due = started + took + rest_after(took, _RECOUNT)
 
 
 class Admission:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from scheduler.api.context import Context
 from scheduler.api.cursors import cursor_of, limit_of, page_answer
+from scheduler.api.payloads import AuditPage
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply
+from scheduler.api.routing import PAGED, Query, Route
 from scheduler.domain.access import EVERY_NAMESPACE
 from scheduler.domain.errors import FieldError, Forbidden, InvalidInput
 from scheduler.store.audit import AuditFilter
@@ -28,3 +30,25 @@ async def list_audit(api: Context, request: Request) -> Reply:
     )
     namespace = None if everywhere else request.namespace
     return page_answer(request, await api.audit.page(namespace, wanted, cursor_of(request, int), limit_of(request)))
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/audit",
+        permission="audit:read",
+        handler=list_audit,
+        summary="Who changed what, and who was refused",
+        tag="access",
+        query=(
+            Query("namespace", str, "`*`: of every namespace, and what concerns none (default: the request's)."),
+            Query("actor", str, "Only what this one did, such as `key:ci`."),
+            Query("action", str, "Only this operation, such as `create_task`."),
+            Query("object", str, "Only what concerns this id or name."),
+            Query("denied", bool, "Only refusals, or only changes."),
+            *PAGED,
+        ),
+        responses={200: AuditPage},
+        errors=(422,),
+    ),
+)

@@ -11,6 +11,7 @@ from scheduler.api.context import Context, found
 from scheduler.api.definitions import schedule_of
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer
+from scheduler.api.routing import Route
 from scheduler.domain.backfill import Backfill, plan_backfill
 from scheduler.domain.calendars import blackout_of
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput
@@ -110,3 +111,19 @@ def _answer(plan: Backfill, runs: list[BackfilledRun], cursor: datetime) -> Back
         for fire in plan.fires
     ]
     return Backfilled(items=items, next_from=plan.next_from, decided_until=cursor)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/tasks/{id}/backfill",
+        handler=backfill_task,
+        summary="Make runs for planned fires that have passed",
+        tag="tasks",
+        permission="run:control",
+        request=BackfillRange,
+        example={"from": "2026-01-01T00:00:00Z", "to": "2026-01-31T00:00:00Z", "dry_run": True},
+        responses={200: Backfilled, 201: Backfilled},
+        errors=(404, 408, 409, 413, 415, 422),
+    ),
+)

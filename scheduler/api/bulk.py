@@ -14,6 +14,7 @@ import msgspec
 from scheduler.api.context import Context
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer
+from scheduler.api.routing import Route
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.store.audit import Entry, write_audit
 from scheduler.store.database import Executor
@@ -97,3 +98,33 @@ async def _ended(api: Context, namespace: str, filters: RunFilter, count: int) -
 
 def _chunks(ids: Sequence[UUID]) -> list[list[UUID]]:
     return [list(ids[start : start + _AT_ONCE]) for start in range(0, len(ids), _AT_ONCE)]
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/runs/cancel",
+        permission="run:control",
+        handler=cancel_runs,
+        audit="within",
+        summary="Cancel many runs",
+        tag="runs",
+        request=CancelRuns,
+        example={"queue": "reports", "limit": 500, "dry_run": True},
+        responses={200: BulkCancelled},
+        errors=(408, 413, 415, 422),
+    ),
+    Route(
+        method="POST",
+        path="/api/runs/retry",
+        permission="run:control",
+        handler=retry_runs,
+        audit="within",
+        summary="Run many ended runs again",
+        tag="runs",
+        request=RetryRuns,
+        example={"state": "failed", "queue": "reports"},
+        responses={200: BulkRetried},
+        errors=(408, 413, 415),
+    ),
+)

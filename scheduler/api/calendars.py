@@ -9,11 +9,14 @@ import msgspec
 
 from scheduler.api.context import Context, found
 from scheduler.api.cursors import cursor_of, limit_of, page_answer
+from scheduler.api.payloads import CalendarPage
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, etag, nothing
+from scheduler.api.routing import PAGED, Route
 from scheduler.domain.calendars import Calendar, NamedCalendar, check_calendar
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, PreconditionFailed
 from scheduler.domain.task import TaskSpec
+from scheduler.wire.calendars import StoredCalendar
 
 _named = msgspec.json.Decoder(NamedCalendar)
 _calendar = msgspec.json.Decoder(Calendar)
@@ -86,3 +89,69 @@ async def refuse_unknown_calendars(api: Context, namespace: str, specs: Sequence
 async def _answer(api: Context, request: Request, name: str, status: int) -> Reply:
     calendar = found(await api.calendars.get(request.namespace, name), "calendar", name)
     return answer(calendar, status, (etag(calendar.version),))
+
+
+_CALENDAR = {
+    "name": "holidays",
+    "timezone": "Europe/Berlin",
+    "dates": ["2026-12-25"],
+    "weekly": [{"days": ["sat", "sun"]}],
+}
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/calendars",
+        permission="task:write",
+        handler=create_calendar,
+        summary="Create a calendar of times at which schedules do not fire",
+        tag="calendars",
+        request=NamedCalendar,
+        example=_CALENDAR,
+        responses={201: StoredCalendar},
+        errors=(408, 409, 413, 415, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/calendars",
+        permission="task:read",
+        handler=list_calendars,
+        summary="List calendars",
+        tag="calendars",
+        query=PAGED,
+        responses={200: CalendarPage},
+        errors=(422,),
+    ),
+    Route(
+        method="GET",
+        path="/api/calendars/{name}",
+        permission="task:read",
+        handler=get_calendar,
+        summary="Read a calendar",
+        tag="calendars",
+        responses={200: StoredCalendar},
+        errors=(404,),
+    ),
+    Route(
+        method="PUT",
+        path="/api/calendars/{name}",
+        permission="task:write",
+        handler=put_calendar,
+        summary="Store what a calendar holds; it is created if there is none",
+        tag="calendars",
+        request=Calendar,
+        example={"dates": ["2026-12-25", "2026-12-26"]},
+        responses={200: StoredCalendar},
+        errors=(404, 408, 412, 413, 415, 422),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/calendars/{name}",
+        permission="task:write",
+        handler=delete_calendar,
+        summary="Delete a calendar that no recurring task keeps to",
+        tag="calendars",
+        responses={204: None},
+        errors=(404, 409),
+    ),
+)

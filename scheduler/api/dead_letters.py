@@ -10,9 +10,10 @@ import msgspec
 from scheduler.api.context import Context
 from scheduler.api.cursors import MAX_LIMIT, cursor_of, limit_of, page_answer
 from scheduler.api.edits import change_definition, patched
-from scheduler.api.payloads import ReplayAnswer
+from scheduler.api.payloads import DeadLetterPage, ReplayAnswer
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer
+from scheduler.api.routing import PAGED, QUEUE, Query, Route
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.store.dead_letters import DeadLetterFilter
 from scheduler.wire.dead_letters import Decided, Replay, Selection
@@ -122,3 +123,47 @@ async def _edit_tasks(api: Context, request: Request, task_ids: set[UUID], wante
             await change_definition(api, request, task, patched(task.spec, wanted.edits or {}), None)
         except InvalidInput as error:
             raise InvalidInput([FieldError(f"/edits{e.pointer}", e.detail) for e in error.errors]) from None
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/dead-letter",
+        permission="run:read",
+        handler=list_dead_letters,
+        summary="List open dead letters",
+        tag="dead letters",
+        query=(
+            QUEUE,
+            Query("task_id", UUID, "Only those of this task."),
+            Query("reason", str, "Only those with this reason, whole or up to its colon."),
+            *PAGED,
+        ),
+        responses={200: DeadLetterPage},
+        errors=(422,),
+    ),
+    Route(
+        method="POST",
+        path="/api/dead-letter/replay",
+        permission="run:control",
+        handler=replay_dead_letters,
+        summary="Run dead letters again",
+        tag="dead letters",
+        request=Replay,
+        example={"reason": "timeout", "edits": {"timeout": "2h"}, "canary": 1},
+        responses={200: ReplayAnswer},
+        errors=(408, 409, 413, 415, 422),
+    ),
+    Route(
+        method="POST",
+        path="/api/dead-letter/discard",
+        permission="run:control",
+        handler=discard_dead_letters,
+        summary="Close dead letters",
+        tag="dead letters",
+        request=Selection,
+        example={"queue": "default", "limit": 100},
+        responses={200: ReplayAnswer},
+        errors=(408, 413, 415, 422),
+    ),
+)

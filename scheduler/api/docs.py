@@ -1,13 +1,17 @@
-"""`/docs`: the OpenAPI document for people: a page, its script and its style, from this package and no other host."""
+"""The OpenAPI document; for people `/docs`: a page, its script and its style, from this package and no other host."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from scheduler.api.context import Context
+from scheduler.api.openapi import openapi
 from scheduler.api.requests import Request
 from scheduler.api.responses import Header, Reply
+from scheduler.api.routing import Route, probe
+from scheduler.domain.access import OPEN
 
 _HERE = Path(__file__).parent / "page"
 _POLICY = (
@@ -40,3 +44,11 @@ async def docs_style(api: Context, request: Request) -> Reply:  # noqa: ARG001 -
 @cache
 def _file(name: str) -> bytes:
     return (_HERE / name).read_bytes()
+
+
+ROUTES: tuple[Route, ...] = (
+    probe("/docs", OPEN, docs, "This document, for people", {200: ("text/html",)}),
+    probe("/docs/page.js", OPEN, docs_script, "The script of /docs", {200: ("text/javascript",)}),
+    probe("/docs/page.css", OPEN, docs_style, "The style of /docs", {200: ("text/css",)}),
+    probe("/openapi.json", OPEN, openapi, "This document", {200: dict[str, Any]}),
+)

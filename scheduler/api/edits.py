@@ -20,6 +20,7 @@ from scheduler.api.definitions import first_fire, refuse_cycle_with, resolve, wi
 from scheduler.api.payloads import task_answer
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, etag
+from scheduler.api.routing import Route
 from scheduler.api.secrets import refuse_unknown_secrets
 from scheduler.api.tasks import demand_version
 from scheduler.domain.access import defines_command
@@ -30,6 +31,7 @@ from scheduler.domain.task import TaskSpec, decode_spec, encode_spec
 from scheduler.domain.validation import normalise
 from scheduler.domain.workflows import EXECUTOR
 from scheduler.store.tasks import Edit, StoredTask
+from scheduler.wire.tasks import Task
 
 _spec = msgspec.json.Decoder(TaskSpec)
 _object = msgspec.json.Decoder(dict[str, Any])
@@ -162,3 +164,34 @@ def _new_time(old: TaskSpec, new: TaskSpec, now: datetime) -> datetime | None:
     if new.schedule is not None or (old.run_at, old.delay) == (new.run_at, new.delay):
         return None
     return new.run_at or now + timedelta(seconds=float(new.delay or 0))
+
+
+_NIGHTLY = {"name": "nightly", "command": "backup.sh", "schedule": "30 2 * * *", "timezone": "Europe/Berlin"}
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="PUT",
+        path="/api/tasks/{id}",
+        permission="task:write",
+        handler=replace_task,
+        summary="Replace a task's definition",
+        tag="tasks",
+        request=TaskSpec,
+        example=_NIGHTLY,
+        responses={200: Task},
+        errors=(404, 408, 409, 412, 413, 415, 422),
+    ),
+    Route(
+        method="PATCH",
+        path="/api/tasks/{id}",
+        permission="task:write",
+        handler=patch_task,
+        summary="Change a task's definition (merge patch)",
+        tag="tasks",
+        request=dict[str, Any],
+        request_media=("application/merge-patch+json", "application/json"),
+        example={"priority": 9, "retry": {"max_attempts": 5}},
+        responses={200: Task},
+        errors=(404, 408, 409, 412, 413, 415, 422),
+    ),
+)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from datetime import timedelta
 from typing import Final, get_args
+from uuid import UUID
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -19,6 +20,7 @@ from scheduler.api.context import Context
 from scheduler.api.feed import SLACK, Client, Event, Wanted, change_event, gap_event, position_of
 from scheduler.api.problems import malformed
 from scheduler.api.requests import Request
+from scheduler.api.routing import Query, Route
 from scheduler.domain.access import Principal
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.store.changes import Changes
@@ -119,3 +121,21 @@ async def _replay(changes: Changes, last_seen: int) -> list[Event]:
     dated = [(change.at, change) for change in found if change.at and change.at >= since]
     dated.sort(key=lambda pair: pair[0])
     return [change_event(change, max(last_seen, position_of(at))) for at, change in dated]
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/events/stream",
+        permission="event:read",
+        handler=stream_events,
+        summary="Follow what changes",
+        tag="events",
+        query=(
+            Query("kind", str, "Only these, separated by commas: run, task, worker, leader (default: all)."),
+            Query("task_id", UUID, "Only runs of this task."),
+        ),
+        responses={200: ("text/event-stream",)},
+        errors=(422,),
+    ),
+)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from scheduler.api.context import Context
 from scheduler.api.cursors import whole_answer
+from scheduler.api.payloads import Queues, Workers
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer
+from scheduler.api.routing import PAGED, Query, Route
 from scheduler.broker import BrokerUnavailable
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, NotFound
 from scheduler.wire.fleet import Draining, QueueState
@@ -82,3 +85,63 @@ def _name(request: Request) -> str:
     if len(name) > _LONGEST_NAME:
         raise NotFound("queue", name[:50])
     return name
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/workers",
+        permission="fleet:read",
+        handler=list_workers,
+        summary="List workers",
+        tag="fleet",
+        query=(
+            Query("state", Literal["live", "draining", "dead", "left"], "Only those in this state."),
+            Query("queue", str, "Only those that serve this queue."),
+            *PAGED,
+        ),
+        responses={200: Workers},
+        errors=(422,),
+    ),
+    Route(
+        method="POST",
+        path="/api/workers/{id}/drain",
+        permission="worker:control",
+        handler=drain_worker,
+        summary="Drain a worker",
+        tag="fleet",
+        responses={202: Draining},
+        errors=(404, 409),
+    ),
+    Route(
+        method="GET",
+        path="/api/queues",
+        permission="fleet:read",
+        handler=list_queues,
+        summary="List queues",
+        tag="fleet",
+        query=(Query("paused", bool, "Only those that are paused, or are not."), *PAGED),
+        responses={200: Queues},
+        errors=(422,),
+    ),
+    Route(
+        method="POST",
+        path="/api/queues/{name}/pause",
+        permission="queue:control",
+        handler=pause_queue,
+        summary="Pause a queue",
+        tag="fleet",
+        responses={200: QueueState},
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path="/api/queues/{name}/resume",
+        permission="queue:control",
+        handler=resume_queue,
+        summary="Resume a queue",
+        tag="fleet",
+        responses={200: QueueState},
+        errors=(404,),
+    ),
+)

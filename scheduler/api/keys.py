@@ -10,12 +10,14 @@ import msgspec
 
 from scheduler.api.context import Context
 from scheduler.api.cursors import cursor_of, limit_of, page_answer
+from scheduler.api.payloads import KeyPage
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, nothing
+from scheduler.api.routing import PAGED, Route
 from scheduler.domain.access import DEFAULT_NAMESPACE, EVERY_NAMESPACE, may_grant
 from scheduler.domain.durations import parse_duration
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, NotFound
-from scheduler.wire.access import NewKey
+from scheduler.wire.access import IssuedKey, Key, NewKey
 
 _decoder = msgspec.json.Decoder(NewKey)
 
@@ -99,3 +101,50 @@ def _expiry(wanted: NewKey, now: datetime) -> datetime | None:
     if expires_at is not None and expires_at <= now:
         raise InvalidInput([FieldError("/expires_at", "has passed already")])
     return expires_at
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/keys",
+        permission="key:manage",
+        handler=create_key,
+        summary="Make an API key",
+        tag="access",
+        request=NewKey,
+        example={"name": "ci", "role": "editor", "expires_in": "90d"},
+        responses={201: IssuedKey},
+        errors=(408, 409, 413, 415, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/keys",
+        permission="key:manage",
+        handler=list_keys,
+        summary="List API keys",
+        tag="access",
+        query=PAGED,
+        responses={200: KeyPage},
+        errors=(422,),
+    ),
+    Route(
+        method="GET",
+        path="/api/keys/{id}",
+        permission="key:manage",
+        handler=get_key,
+        summary="Read an API key",
+        tag="access",
+        responses={200: Key},
+        errors=(404,),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/keys/{id}",
+        permission="key:manage",
+        handler=revoke_key,
+        summary="Revoke an API key",
+        tag="access",
+        responses={204: None},
+        errors=(404,),
+    ),
+)

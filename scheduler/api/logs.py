@@ -15,10 +15,11 @@ import anyio
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
+from scheduler.api.checkpoints import demand_current
 from scheduler.api.context import Context, found
 from scheduler.api.problems import malformed
 from scheduler.api.requests import Request
-from scheduler.api.runs import demand_current
+from scheduler.api.routing import Query, Route
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.domain.run import TERMINAL, Run
 from scheduler.service import Wake
@@ -189,3 +190,24 @@ def _decoders() -> dict[str, codecs.IncrementalDecoder]:
     """Characters may be cut by the end of a chunk: each stream remembers the first part."""
     make = codecs.getincrementaldecoder("utf-8")
     return {"stdout": make("replace"), "stderr": make("replace")}
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/runs/{id}/logs",
+        permission="log:read",
+        run_token=True,
+        handler=read_logs,
+        summary="Read or follow a run's output",
+        tag="runs",
+        query=(
+            Query("follow", bool, "Server-sent events until the run has ended (also by Accept: text/event-stream)."),
+            Query("attempt", int, "Of which attempt (default: the newest)."),
+            Query("offset", int, "From which byte of the attempt's output on."),
+            Query("stream", str, "Only `stdout` or only `stderr`."),
+        ),
+        responses={200: ("text/plain", "text/event-stream")},
+        errors=(404, 422),
+    ),
+)

@@ -9,11 +9,13 @@ import msgspec
 from scheduler.api.context import Context
 from scheduler.api.cursors import whole_answer
 from scheduler.api.edits import merge
+from scheduler.api.payloads import NamespacePage
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, nothing
+from scheduler.api.routing import PAGED, Route
 from scheduler.domain.access import DEFAULT_NAMESPACE
 from scheduler.domain.errors import Conflict, NotFound
-from scheduler.wire.access import NewNamespace, Quotas
+from scheduler.wire.access import Namespace, NewNamespace, Quotas
 
 _new = msgspec.json.Decoder(NewNamespace)
 _quotas = msgspec.json.Decoder(Quotas)
@@ -81,3 +83,63 @@ async def delete_namespace(api: Context, request: Request) -> Reply:
             raise Conflict("namespace_in_use", f"the namespace still has {held}")
     await api.database.once_committed(api.tenancy.changed)
     return nothing()
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/namespaces",
+        permission="namespace:manage",
+        handler=create_namespace,
+        summary="Make a namespace",
+        tag="access",
+        request=NewNamespace,
+        example={"name": "team-a", "max_pending": 100000},
+        responses={201: Namespace},
+        errors=(408, 409, 413, 415, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/namespaces",
+        permission="namespace:read",
+        handler=list_namespaces,
+        summary="List namespaces",
+        tag="access",
+        query=PAGED,
+        responses={200: NamespacePage},
+        errors=(422,),
+    ),
+    Route(
+        method="GET",
+        path="/api/namespaces/{name}",
+        permission="namespace:read",
+        handler=get_namespace,
+        summary="Read a namespace",
+        tag="access",
+        responses={200: Namespace},
+        errors=(404,),
+    ),
+    Route(
+        method="PATCH",
+        path="/api/namespaces/{name}",
+        permission="namespace:manage",
+        handler=change_namespace,
+        summary="Change what a namespace may have (merge patch)",
+        tag="access",
+        request=dict[str, Any],
+        request_media=("application/merge-patch+json", "application/json"),
+        example={"max_pending": 1000, "submit_rate": None},
+        responses={200: Namespace},
+        errors=(404, 408, 413, 415, 422),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/namespaces/{name}",
+        permission="namespace:manage",
+        handler=delete_namespace,
+        summary="Delete an empty namespace",
+        tag="access",
+        responses={204: None},
+        errors=(404, 409),
+    ),
+)

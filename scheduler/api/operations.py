@@ -8,6 +8,7 @@ from scheduler import telemetry
 from scheduler.api.context import Context
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer
+from scheduler.api.routing import Route
 from scheduler.telemetry import get_logger
 from scheduler.wire.bulk import LogLevel
 
@@ -27,3 +28,19 @@ async def set_log_level(api: Context, request: Request) -> Reply:
     await api.database.once_committed(change)
     request.note(object=wanted.level)
     return answer(wanted)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="PUT",
+        path="/api/log-level",
+        permission="system:control",
+        handler=set_log_level,
+        summary="Change how much this process logs",
+        tag="operations",
+        request=LogLevel,
+        example={"level": "debug"},
+        responses={200: LogLevel},
+        errors=(408, 413, 415),
+    ),
+)

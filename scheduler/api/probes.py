@@ -12,7 +12,9 @@ from scheduler import __version__
 from scheduler.api.context import Context
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer
+from scheduler.api.routing import Route, probe
 from scheduler.broker import BrokerUnavailable
+from scheduler.domain.access import OPEN
 from scheduler.domain.blockers import LEADER_SILENT_AFTER
 from scheduler.store import migrate
 from scheduler.store.database import StoreUnavailable
@@ -103,3 +105,17 @@ async def _ask(question: Callable[[], Awaitable[_T]]) -> tuple[_T | None, Depend
     except (StoreUnavailable, BrokerUnavailable) as away:
         error = str(away)
     return None, Dependency(ok=False, seconds=None, error=error)
+
+
+_READINESS = {200: Readiness, 503: Readiness}
+_DEEP = {200: DeepHealth, 503: DeepHealth}
+
+ROUTES: tuple[Route, ...] = (
+    probe("/health/live", OPEN, live, "Whether this process answers", {200: Liveness}),
+    probe("/livez", OPEN, live, "The same as /health/live", {200: Liveness}),
+    probe("/health/ready", OPEN, ready, "Whether work is accepted", _READINESS),
+    probe("/readyz", OPEN, ready, "The same as /health/ready", _READINESS),
+    probe("/health/deep", "health:read", deep, "How everything is", _DEEP),
+    probe("/healthz", "health:read", deep, "The same as /health/deep", _DEEP),
+    probe("/metrics", "metrics:read", metrics, "Metrics for Prometheus", {200: ("text/plain",)}),
+)

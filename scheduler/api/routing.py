@@ -75,6 +75,26 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         return str(getattr(self.handler, "__name__", ""))
 
 
+PAGED = (
+    Query("limit", int, "How many items at most, 1 to 1000 (default 100)."),
+    Query("cursor", str, "Where to go on: `next_cursor` of the page before."),
+)
+QUEUE = Query("queue", str, "Only those of this queue.")
+
+
+def probe(path: str, permission: Permission | Open, handler: Handler, summary: str, responses: dict[int, Any]) -> Route:
+    """Return a route that tells of this process itself."""
+    return Route(
+        method="GET",
+        path=path,
+        permission=permission,
+        handler=handler,
+        summary=summary,
+        tag="health",
+        responses=responses,
+    )
+
+
 class _Node:
     """One step of a path: fixed text or a parameter, and the routes that end here."""
 

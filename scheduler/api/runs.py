@@ -1,23 +1,21 @@
-"""Reading runs, and what can be done to one: cancel, retry, explain, its fence and its checkpoint."""
+"""Reading runs, and what can be done to one: cancel, retry, explain."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
-import msgspec
-
 from scheduler.api.context import Context, found
 from scheduler.api.cursors import cursor_of, limit_of, page_answer, whole_answer
+from scheduler.api.payloads import Attempts, RunPage
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer, etag
+from scheduler.api.routing import PAGED, QUEUE, Query, Route
 from scheduler.domain.blockers import blockers
-from scheduler.domain.errors import Conflict, FieldError, Forbidden, InvalidInput, NotFound, PreconditionFailed
-from scheduler.domain.run import LIVE, TERMINAL, Run
+from scheduler.domain.errors import Conflict, FieldError, InvalidInput, PreconditionFailed
+from scheduler.domain.run import LIVE, TERMINAL, Run, RunState
 from scheduler.store.database import Executor
 from scheduler.store.runs import RunFilter
-from scheduler.wire.runs import Cancelled, Explanation, FenceCheck, StoredCheckpoint
-
-_MAX_FENCE = (1 << 63) - 1
+from scheduler.wire.runs import Cancelled, Explanation
 
 
 async def list_runs(api: Context, request: Request) -> Reply:
@@ -36,14 +34,14 @@ async def list_runs_of_task(api: Context, request: Request) -> Reply:
 
 async def get_run(api: Context, request: Request) -> Reply:
     """Return one run."""
-    run = await _get(api, request)
+    run = await named_run(api, request)
     return answer(run, 200, (etag(run.version),))
 
 
 async def list_attempts(api: Context, request: Request) -> Reply:
     """Return the attempts of a run, in order."""
     request.allow_query("limit", "cursor")
-    run = await _get(api, request)
+    run = await named_run(api, request)
     return whole_answer(request, await api.runs.attempts(run.id), lambda attempt: attempt.attempt, int)
 
 
@@ -61,7 +59,7 @@ async def cancel_run(api: Context, request: Request) -> Reply:
         await _demand_version(api, executor, request, run_id)
         cancelled = await api.runs.cancel(executor, request.namespace, [run_id])
     if not cancelled.done and not cancelled.requested:
-        run = await _get(api, request)
+        run = await named_run(api, request)
         raise Conflict("already_terminal", f"the run is {run.state}")
     api.offers.cancel(cancelled.requested)
     api.offers.settled(cancelled.settled)
@@ -80,65 +78,11 @@ async def retry_run(api: Context, request: Request) -> Reply:
         await _demand_version(api, executor, request, run_id)
         revived = await api.runs.revive(executor, request.namespace, [(run_id, revivable.spec)], request.actor)
     if not revived:
-        run = await _get(api, request)
+        run = await named_run(api, request)
         why = "has not ended" if run.state in LIVE else f"is {run.state}, which is final"
         raise Conflict("not_retriable", f"the run {why}")
     api.offers.wake_control()
     return await get_run(api, request)
-
-
-async def check_fence(api: Context, request: Request) -> Reply:
-    """Say whether a fence still holds: a command asks before a side effect."""
-    run_id = request.uuid("run")
-    text = request.params["fence"]
-    if not (text.isascii() and text.isdigit()):
-        raise NotFound("fence", text[:100])
-    exists, current = await api.runs.fence(request.namespace, run_id)
-    if not exists:
-        raise NotFound("run", run_id)
-    return answer(FenceCheck(valid=current is not None and int(text[:20]) == current, current=current))
-
-
-async def get_checkpoint(api: Context, request: Request) -> Reply:
-    """Return a run's checkpoint as it was stored."""
-    await demand_current(api, request)
-    run = await _get(api, request)
-    checkpoint = found(await api.runs.checkpoint(run.id), "checkpoint of run", run.id)
-    headers = [(b"x-dts-fence", b"%d" % checkpoint.fence)]
-    return Reply(checkpoint.data, 200, b"application/octet-stream", headers)
-
-
-async def put_checkpoint(api: Context, request: Request) -> Reply:
-    """Store a run's checkpoint; while an attempt executes, only with its fence (`?fence=`)."""
-    request.allow_query("fence")
-    fence = request.convert("fence", int)
-    if fence is not None and not 0 <= fence <= _MAX_FENCE:
-        raise InvalidInput([FieldError("?fence", "is no fence")])
-    if (own := request.principal.run) is not None:
-        if fence not in (None, own.fence):
-            raise Forbidden("a run's token is for the attempt it was given to", None)
-        fence = own.fence
-    data = await request.body(api.settings.max_checkpoint, api.settings.body_timeout)
-    run = await _get(api, request)
-    stored_at = await api.runs.put_checkpoint(run.id, data, fence)
-    if stored_at is None:
-        detail = "an attempt executes: its fence is needed" if fence is None else "the fence does not hold any more"
-        raise Conflict("stale_fence", detail)
-    return answer(StoredCheckpoint(stored_at=stored_at, size=len(data)))
-
-
-async def get_outputs(api: Context, request: Request) -> Reply:
-    """Return what a run wrote to its output file, as one JSON value; null if nothing."""
-    await demand_current(api, request)
-    run = await _get(api, request)
-    return answer(run.outputs if run.outputs is not None else msgspec.Raw(b"null"))
-
-
-async def demand_current(api: Context, request: Request) -> None:
-    """Raise Forbidden for a running command's token whose attempt is not the run's current one any more."""
-    own = request.principal.run
-    if own is not None and await api.runs.fence(request.namespace, own.run_id) != (True, own.fence):
-        raise Forbidden("the attempt that this token was given to has ended", None)
 
 
 async def _list(api: Context, request: Request, task_id: UUID | None) -> Reply:
@@ -161,6 +105,89 @@ async def _demand_version(api: Context, executor: Executor, request: Request, ru
         raise PreconditionFailed(expected, version)
 
 
-async def _get(api: Context, request: Request) -> Run:
+async def named_run(api: Context, request: Request) -> Run:
+    """Return the run that the path names. Raises NotFound."""
     run_id = request.uuid("run")
     return found(await api.runs.get(request.namespace, run_id), "run", run_id)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/tasks/{id}/runs",
+        permission="run:read",
+        handler=list_runs_of_task,
+        summary="List a task's runs",
+        tag="runs",
+        query=(Query("state", RunState, "Only those in this state."), QUEUE, *PAGED),
+        responses={200: RunPage},
+        errors=(404, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/runs",
+        permission="run:read",
+        handler=list_runs,
+        summary="List runs",
+        tag="runs",
+        query=(
+            Query("state", RunState, "Only those in this state."),
+            QUEUE,
+            Query("task_id", UUID, "Only those of this task."),
+            *PAGED,
+        ),
+        responses={200: RunPage},
+        errors=(422,),
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{id}",
+        permission="run:read",
+        handler=get_run,
+        summary="Read a run",
+        tag="runs",
+        responses={200: Run},
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{id}/attempts",
+        permission="run:read",
+        handler=list_attempts,
+        summary="List a run's attempts",
+        tag="runs",
+        query=PAGED,
+        responses={200: Attempts},
+        errors=(404, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{id}/explain",
+        permission="run:read",
+        handler=explain_run,
+        summary="Why a run is not running",
+        tag="runs",
+        responses={200: Explanation},
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path="/api/runs/{id}/cancel",
+        permission="run:control",
+        handler=cancel_run,
+        summary="Cancel a run",
+        tag="runs",
+        responses={200: Cancelled, 202: Cancelled},
+        errors=(404, 409, 412),
+    ),
+    Route(
+        method="POST",
+        path="/api/runs/{id}/retry",
+        permission="run:control",
+        handler=retry_run,
+        summary="Run an ended run again",
+        tag="runs",
+        responses={200: Run},
+        errors=(404, 409, 412),
+    ),
+)

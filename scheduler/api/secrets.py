@@ -8,12 +8,14 @@ import msgspec
 
 from scheduler.api.context import Context
 from scheduler.api.cursors import cursor_of, limit_of, page_answer
+from scheduler.api.payloads import SecretPage
 from scheduler.api.pointers import pointer
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, etag, nothing
+from scheduler.api.routing import PAGED, Route
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, NotFound
 from scheduler.domain.task import SecretRef, TaskSpec
-from scheduler.wire.secrets import NewSecret
+from scheduler.wire.secrets import NewSecret, Secret
 
 _decoder = msgspec.json.Decoder(NewSecret)
 
@@ -78,3 +80,41 @@ async def refuse_unknown_secrets(api: Context, namespace: str, specs: Sequence[T
     ]
     if errors:
         raise InvalidInput(errors[:100])
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/secrets",
+        permission="secret:manage",
+        handler=store_secret,
+        confidential=True,
+        summary="Store a secret, or the next version of one",
+        tag="access",
+        request=NewSecret,
+        example={"name": "database-password", "value": "correct horse battery staple"},
+        responses={201: Secret},
+        errors=(408, 409, 413, 415, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/secrets",
+        permission="secret:manage",
+        handler=list_secrets,
+        summary="List secrets, without their values",
+        tag="access",
+        query=PAGED,
+        responses={200: SecretPage},
+        errors=(422,),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/secrets/{name}",
+        permission="secret:manage",
+        handler=delete_secret,
+        summary="Delete a secret that no recurring task uses",
+        tag="access",
+        responses={204: None},
+        errors=(404, 409),
+    ),
+)

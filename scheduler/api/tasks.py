@@ -1,25 +1,21 @@
-"""Reading tasks, and what can be done to one: pause, resume, cancel, delete, plan."""
+"""Reading tasks, and what can be done to one: pause, resume, cancel, delete."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from uuid import UUID
 
 from scheduler.api.context import Context, found
 from scheduler.api.cursors import cursor_of, limit_of, page_answer
-from scheduler.api.definitions import schedule_of
-from scheduler.api.payloads import Plan, task_answer
+from scheduler.api.payloads import TaskPage, task_answer
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer, etag, nothing
-from scheduler.domain.calendars import blackout_of
+from scheduler.api.routing import PAGED, QUEUE, Query, Route
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, PreconditionFailed
-from scheduler.domain.fires import next_fire_at
-from scheduler.domain.task import Moment, decode_spec
+from scheduler.domain.task import decode_spec
 from scheduler.domain.workflows import EXECUTOR
-from scheduler.domain.zones import instant_of
 from scheduler.store.tasks import LockedTask, StoredTask, TaskFilter
 from scheduler.wire.runs import Cancelled
-from scheduler.wire.tasks import PlannedFire
+from scheduler.wire.tasks import Task, TaskStatus
 
 STATUSES = frozenset(
     {
@@ -35,7 +31,6 @@ STATUSES = frozenset(
         "dead_letter",
     }
 )
-_MAX_PLANNED = 1000
 
 
 async def list_tasks(api: Context, request: Request) -> Reply:
@@ -56,7 +51,7 @@ async def list_tasks(api: Context, request: Request) -> Reply:
 
 async def get_task(api: Context, request: Request) -> Reply:
     """Return one task."""
-    return _answer(await _get(api, request))
+    return _answer(await named_task(api, request))
 
 
 async def pause_task(api: Context, request: Request) -> Reply:
@@ -118,54 +113,14 @@ async def delete_task(api: Context, request: Request) -> Reply:
     return nothing()
 
 
-async def plan_task(api: Context, request: Request) -> Reply:
-    """Return the next fires of a task after `from` (default: now)."""
-    request.allow_query("n", "from")
-    task = await _get(api, request)
-    count = request.convert("n", int)
-    count = 10 if count is None else count
-    if not 1 <= count <= _MAX_PLANNED:
-        raise InvalidInput([FieldError("?n", f"must be from 1 to {_MAX_PLANNED}")])
-    after = request.convert("from", Moment) or api.clock.now()
-    spec = decode_spec(task.spec)
-    schedule = schedule_of(spec, task.created_at)
-    fires: list[datetime] = []
-    while schedule is not None and len(fires) < count:
-        following = next_fire_at(schedule, spec, after)
-        if following is None:
-            break
-        fires.append(following)
-        after = following
-    minutes = [fire.replace(second=0, microsecond=0) for fire in fires]
-    loads = await api.tasks.planned_near(request.namespace, minutes) if minutes else []
-    blackout = blackout_of(list((await api.calendars.named([(task.namespace, c) for c in spec.calendars])).values()))
-    items = []
-    for fire, load in zip(fires, loads, strict=True):
-        assert schedule is not None
-        notes = [*schedule.notes(fire)]
-        if blackout is not None and blackout(instant_of(fire)):
-            notes.append("skipped: a calendar blacks it out")
-        items.append(
-            PlannedFire(at=fire, local=schedule.local(fire).isoformat(), note="; ".join(notes) or None, load=load)
-        )
-    return answer(Plan(items=items))
-
-
-async def list_fires(api: Context, request: Request) -> Reply:
-    """List what became of a task's planned fires, latest first."""
-    request.allow_query("disposition", "limit", "cursor")
-    task_id = (await _get(api, request)).id
-    wanted, before = request.query.get("disposition"), cursor_of(request, datetime)
-    return page_answer(request, await api.tasks.fires(task_id, wanted, before, limit_of(request)))
-
-
 def demand_version(task: StoredTask | LockedTask, expected: int | None) -> None:
     """Raise PreconditionFailed unless the task is at the version that the caller expects (None: any)."""
     if expected is not None and task.version != expected:
         raise PreconditionFailed(expected, task.version)
 
 
-async def _get(api: Context, request: Request) -> StoredTask:
+async def named_task(api: Context, request: Request) -> StoredTask:
+    """Return the task that the path names. Raises NotFound."""
     task_id = request.uuid("task")
     return found(await api.tasks.get(request.namespace, task_id), "task", task_id)
 
@@ -184,3 +139,75 @@ async def _switch(api: Context, request: Request, *, paused: bool) -> Reply:
         if await change(executor, task.id, request.actor):
             api.offers.wake_control()
     return await get_task(api, request)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/tasks",
+        permission="task:read",
+        handler=list_tasks,
+        summary="List tasks",
+        tag="tasks",
+        query=(
+            Query("status", TaskStatus, "Only those in this state."),
+            QUEUE,
+            Query("name", str, "Only those of exactly this name."),
+            Query("tag", str, "Only those that bear this tag."),
+            *PAGED,
+        ),
+        responses={200: TaskPage},
+        errors=(422,),
+    ),
+    Route(
+        method="GET",
+        path="/api/tasks/{id}",
+        permission="task:read",
+        handler=get_task,
+        summary="Read a task",
+        tag="tasks",
+        responses={200: Task},
+        errors=(404,),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/tasks/{id}",
+        permission="task:write",
+        handler=delete_task,
+        summary="Delete a task",
+        tag="tasks",
+        query=(Query("cascade", str, "`cancel`: cancel its live runs and skip what waits for it."),),
+        responses={204: None},
+        errors=(404, 409, 412, 422),
+    ),
+    Route(
+        method="POST",
+        path="/api/tasks/{id}/cancel",
+        permission="run:control",
+        handler=cancel_task,
+        summary="Cancel a task's live runs",
+        tag="tasks",
+        responses={200: Cancelled, 202: Cancelled},
+        errors=(404, 409),
+    ),
+    Route(
+        method="POST",
+        path="/api/tasks/{id}/pause",
+        permission="task:control",
+        handler=pause_task,
+        summary="Pause a task",
+        tag="tasks",
+        responses={200: Task},
+        errors=(404, 412),
+    ),
+    Route(
+        method="POST",
+        path="/api/tasks/{id}/resume",
+        permission="task:control",
+        handler=resume_task,
+        summary="Resume a paused task",
+        tag="tasks",
+        responses={200: Task},
+        errors=(404, 412),
+    ),
+)

@@ -8,10 +8,12 @@ from uuid import UUID
 from scheduler.api.context import Context, found
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer, location
+from scheduler.api.routing import Route
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.domain.gates import gate_name
 from scheduler.domain.lane import lane_for
 from scheduler.domain.overlap import admit
+from scheduler.domain.run import Run
 from scheduler.domain.task import decode_spec
 from scheduler.domain.workflows import EXECUTOR
 from scheduler.store.backfill import still_live
@@ -72,3 +74,17 @@ async def start_run(
     elif verdict.refused is None:
         api.offers.wake_control()
     return new.run_id
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/tasks/{id}/trigger",
+        permission="run:control",
+        handler=trigger_task,
+        summary="Run a task now",
+        tag="tasks",
+        responses={201: Run},
+        errors=(404, 413, 422),
+    ),
+)

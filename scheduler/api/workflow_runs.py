@@ -8,17 +8,19 @@ import msgspec
 
 from scheduler.api.context import Context, found
 from scheduler.api.cursors import cursor_of, limit_of, page_answer
+from scheduler.api.payloads import WorkflowRunPage
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, location
+from scheduler.api.routing import PAGED, Query, Route
 from scheduler.api.triggers import start_run
 from scheduler.api.workflows import find_workflow
 from scheduler.domain.complaints import Complaints
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput
-from scheduler.domain.run import LIVE, TERMINAL
+from scheduler.domain.run import LIVE, TERMINAL, RunState
 from scheduler.domain.workflows import check_parameters, edges_of, to_rerun
 from scheduler.store.database import Executor
 from scheduler.wire.runs import Cancelled
-from scheduler.wire.workflows import WorkflowStart
+from scheduler.wire.workflows import WorkflowRunDetail, WorkflowStart
 
 _start = msgspec.json.Decoder(WorkflowStart)
 
@@ -115,3 +117,61 @@ async def _answer(api: Context, request: Request, run_id: UUID, status: int) -> 
     run = found(await api.workflows.run(request.namespace, run_id), "workflow run", run_id)
     headers = (location("/api/workflow-runs", run_id),) if status == 201 else ()
     return answer(run, status, headers)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/workflows/{name}/runs",
+        permission="run:control",
+        handler=start_workflow,
+        summary="Run a workflow now",
+        tag="workflows",
+        request=WorkflowStart,
+        optional_body=True,
+        example={"parameters": {"DAY": "2026-01-31"}},
+        responses={201: WorkflowRunDetail},
+        errors=(404, 408, 413, 415, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/workflows/{name}/runs",
+        permission="run:read",
+        handler=list_workflow_runs,
+        summary="List a workflow's runs",
+        tag="workflows",
+        query=(Query("state", RunState, "Only those in this state."), *PAGED),
+        responses={200: WorkflowRunPage},
+        errors=(404, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/workflow-runs/{id}",
+        permission="run:read",
+        handler=get_workflow_run,
+        summary="Read a workflow run and where its tasks stand",
+        tag="workflows",
+        responses={200: WorkflowRunDetail},
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path="/api/workflow-runs/{id}/cancel",
+        permission="run:control",
+        handler=cancel_workflow_run,
+        summary="Cancel a workflow run and its tasks",
+        tag="workflows",
+        responses={200: Cancelled, 202: Cancelled},
+        errors=(404, 409),
+    ),
+    Route(
+        method="POST",
+        path="/api/workflow-runs/{id}/rerun",
+        permission="run:control",
+        handler=rerun_workflow_run,
+        summary="Run again what did not complete of a workflow run",
+        tag="workflows",
+        responses={200: WorkflowRunDetail},
+        errors=(404, 408, 409, 413, 422),
+    ),
+)

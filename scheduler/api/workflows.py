@@ -12,8 +12,10 @@ from scheduler.api.context import Context, found
 from scheduler.api.cursors import cursor_of, limit_of, page_answer
 from scheduler.api.definitions import first_fire
 from scheduler.api.edits import replanned
+from scheduler.api.payloads import WorkflowPage
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, etag, nothing
+from scheduler.api.routing import PAGED, Query, Route
 from scheduler.api.secrets import refuse_unknown_secrets
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, PreconditionFailed
 from scheduler.domain.lane import lane_of
@@ -160,3 +162,73 @@ def _demand_version(stored: Workflow, expected: int | None) -> None:
 async def _answer(api: Context, request: Request, name: str, status: int) -> Reply:
     workflow = found(await api.workflows.get(request.namespace, name), "workflow", name)
     return answer(workflow, status, (etag(workflow.version),))
+
+
+_WORKFLOW = {
+    "name": "etl",
+    "schedule": "0 3 * * *",
+    "parameters": {"DAY": "yesterday"},
+    "tasks": [
+        {"name": "extract", "command": "extract.sh"},
+        {"name": "load", "command": "load.sh", "depends_on": [{"task": "extract"}]},
+    ],
+}
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/workflows",
+        permission="command:define",
+        handler=create_workflow,
+        summary="Create a workflow",
+        tag="workflows",
+        request=WorkflowSpec,
+        example=_WORKFLOW,
+        responses={201: Workflow},
+        errors=(408, 409, 413, 415, 422),
+    ),
+    Route(
+        method="GET",
+        path="/api/workflows",
+        permission="task:read",
+        handler=list_workflows,
+        summary="List workflows",
+        tag="workflows",
+        query=PAGED,
+        responses={200: WorkflowPage},
+        errors=(422,),
+    ),
+    Route(
+        method="GET",
+        path="/api/workflows/{name}",
+        permission="task:read",
+        handler=get_workflow,
+        summary="Read a workflow",
+        tag="workflows",
+        responses={200: Workflow},
+        errors=(404,),
+    ),
+    Route(
+        method="PUT",
+        path="/api/workflows/{name}",
+        permission="command:define",
+        handler=replace_workflow,
+        summary="Replace a workflow's definition",
+        tag="workflows",
+        request=WorkflowSpec,
+        example=_WORKFLOW,
+        responses={200: Workflow},
+        errors=(404, 408, 409, 412, 413, 415, 422),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/workflows/{name}",
+        permission="task:write",
+        handler=delete_workflow,
+        summary="Delete a workflow",
+        tag="workflows",
+        query=(Query("cascade", str, "`cancel`: cancel its live runs and their tasks."),),
+        responses={204: None},
+        errors=(404, 409, 412, 422),
+    ),
+)

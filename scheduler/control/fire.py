@@ -17,12 +17,12 @@ import msgspec
 
 from scheduler.broker import BrokerUnavailable
 from scheduler.control.leading import Leading
-from scheduler.control.pace import Pace
 from scheduler.control.plan import NewestFires, Planner, fires_of, upstream_ids
 from scheduler.domain.calendars import Calendar
 from scheduler.domain.fires import Firing
 from scheduler.domain.run import Queued
 from scheduler.failpoints import Point, reach
+from scheduler.pace import Pace
 from scheduler.store.database import RETRYABLE
 from scheduler.store.schedules import Cancelled, DueTask, Plan, Schedules, Upstream
 from scheduler.telemetry import get_logger

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from scheduler.control.pace import rest_after
 from scheduler.domain.clock import Clock
 from scheduler.metrics import Metrics
+from scheduler.pace import rest_after
 from scheduler.store.reconcile import Reconcile
 
 _EVERY: Final = 15.0  # seconds

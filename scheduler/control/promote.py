@@ -11,10 +11,10 @@ from typing import Final
 from scheduler.broker import BrokerUnavailable, LaneStats
 from scheduler.control.gatekeep import Gatekeeper
 from scheduler.control.leading import Leading
-from scheduler.control.pace import Pace
 from scheduler.control.sweep import Sweep
 from scheduler.domain.run import Queued
 from scheduler.failpoints import Point, reach
+from scheduler.pace import Pace
 
 PRIORITIES: Final = range(10)
 _UNWOKEN: Final = 0.25  # seconds between looks while Redis is away

@@ -9,10 +9,10 @@ from uuid import UUID
 
 from scheduler.broker import BrokerUnavailable
 from scheduler.control.leading import Leading
-from scheduler.control.pace import rest_after
 from scheduler.control.promote import PRIORITIES
 from scheduler.domain.run import Queued
 from scheduler.failpoints import Point, reach
+from scheduler.pace import rest_after
 from scheduler.store.execution import Settled
 from scheduler.store.reconcile import Reconcile
 from scheduler.store.schedules import Schedules

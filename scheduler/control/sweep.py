@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from scheduler.control.pace import rest_after
 from scheduler.domain.run import Queued
+from scheduler.pace import rest_after
 from scheduler.store.dispatch import Position
 
 Place = tuple[str, int]

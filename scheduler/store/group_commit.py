@@ -23,6 +23,7 @@ from scheduler.store.database import RETRYABLE, StoreUnavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Flush = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
 
 _ATTEMPTS = 5
 _FULL = 32
@@ -31,13 +32,13 @@ _FULL = 32
 class GroupCommit(Generic[Item, Result]):
     """Coalesces `submit` calls into `flush(items) -> results` (one result per item, in order).
 
-    Start `run` once for each connection that may flush at the same time. A submitter that is cancelled before its item
-    is taken withdraws it; once taken, the item is written whether or not anybody still waits.
+    Start `run` once for each connection that may flush at the same time, with a flush over that one. A submitter that
+    is cancelled before its item is taken withdraws it; once taken, the item is written whether or not anybody waits.
     """
 
     def __init__(
         self,
-        flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        flush: Flush[Item, Result],
         *,
         max_batch: int = 1000,
         spacing: float = 0.0,
@@ -60,8 +61,12 @@ class GroupCommit(Generic[Item, Result]):
         self._arrived.set()
         return await future
 
-    async def run(self) -> None:
-        """Flush until cancelled; a flush under way is finished first, so that nobody is left without an answer."""
+    async def run(self, flush: Flush[Item, Result] | None = None) -> None:
+        """Flush until cancelled; a flush under way is finished first, so that nobody is left without an answer.
+
+        `flush` takes the place of the usual one in this loop.
+        """
+        flush = flush or self._flush
         try:
             not_before = 0.0
             while True:
@@ -74,7 +79,7 @@ class GroupCommit(Generic[Item, Result]):
                 not_before = anyio.current_time() + self._spacing * min(1.0, len(batch) / _FULL)
                 if batch:
                     with anyio.CancelScope(shield=True):
-                        await self._settle(batch)
+                        await self._settle(flush, batch)
                 await anyio.lowlevel.checkpoint_if_cancelled()
         finally:
             self._fail(list(self._waiting), StoreUnavailable("this process is stopping"))
@@ -88,9 +93,9 @@ class GroupCommit(Generic[Item, Result]):
                 batch.append(entry)
         return batch
 
-    async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _settle(self, flush: Flush[Item, Result], batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
-            results = await self._flush_with_retry([item for item, _ in batch])
+            results = await self._flush_with_retry(flush, [item for item, _ in batch])
         except StoreUnavailable as error:
             self._fail(batch, error)
         except Exception as error:  # noqa: BLE001  # handed to whoever submitted the item
@@ -98,20 +103,21 @@ class GroupCommit(Generic[Item, Result]):
                 self._fail(batch, error)
                 return
             middle = len(batch) // 2
-            await self._settle(batch[:middle])
-            await self._settle(batch[middle:])
+            await self._settle(flush, batch[:middle])
+            await self._settle(flush, batch[middle:])
         else:
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(result)
 
-    async def _flush_with_retry(self, items: list[Item]) -> Sequence[Result]:
+    @staticmethod
+    async def _flush_with_retry(flush: Flush[Item, Result], items: list[Item]) -> Sequence[Result]:
         for _ in range(_ATTEMPTS - 1):
             try:
-                return await self._flush(items)
+                return await flush(items)
             except RETRYABLE:
                 continue
-        return await self._flush(items)
+        return await flush(items)
 
     @staticmethod
     def _fail(batch: list[tuple[Item, asyncio.Future[Result]]], error: Exception) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 import anyio
@@ -86,9 +87,10 @@ class Intake:
     def __init__(self, database: Database, on_created: Callable[[Sequence[Created]], None] = lambda _: None) -> None:
         self._database = database
         self._on_created = on_created
-        self._singles: Executor = database
         self._known_lanes: set[str] = set()
-        self._plain: GroupCommit[NewTask, Created] | None = GroupCommit(self._flush_plain, max_batch=500)
+        self._plain: GroupCommit[NewTask, Created] | None = GroupCommit(
+            partial(self._flush_plain, database), max_batch=500
+        )
 
     def within(self, pinned: Pinned, on_created: Callable[[Sequence[Created]], None]) -> Intake:
         """Return an intake whose creations are part of a transaction; it waits for no others and needs no `run`."""
@@ -98,14 +100,10 @@ class Intake:
         return intake
 
     async def run(self) -> None:
-        """Flush single creations until cancelled."""
+        """Flush single creations until cancelled, on a connection of its own."""
         assert self._plain is not None, "within a transaction there is nothing to run"
-        async with self._database.kept_connection() as singles:
-            self._singles = singles
-            try:
-                await self._plain.run()
-            finally:
-                self._singles = self._database
+        async with self._database.kept_connection() as own:
+            await self._plain.run(partial(self._flush_plain, own))
 
     async def create(self, new: NewTask) -> Created:
         """Create one task; coalesced with others when nothing about it needs a transaction of its own.
@@ -113,7 +111,7 @@ class Intake:
         Raises Conflict (`name_taken`) for a recurring task whose name is in use, StoreUnavailable.
         """
         if new.run_id is not None and not new.edges:
-            return await self._plain.submit(new) if self._plain else (await self._flush_plain([new]))[0]
+            return await self._plain.submit(new) if self._plain else (await self._flush_plain(self._database, [new]))[0]
         return (await self.create_batch([[new]]))[0]
 
     async def create_batch(self, chunks: Iterable[Sequence[NewTask]]) -> list[Created]:
@@ -198,9 +196,9 @@ class Intake:
             await ensure_gates(executor, gates.values())
         return set(unknown)
 
-    async def _flush_plain(self, new: Sequence[NewTask]) -> list[Created]:
-        self._known_lanes |= await self.ensure_lanes(self._singles, ((task.namespace, task.spec) for task in new))
-        created = await insert_once(self._singles, new, [0] * len(new))
+    async def _flush_plain(self, executor: Executor, new: Sequence[NewTask]) -> list[Created]:
+        self._known_lanes |= await self.ensure_lanes(executor, ((task.namespace, task.spec) for task in new))
+        created = await insert_once(executor, new, [0] * len(new))
         await reach(Point.INTAKE_COMMITTED, StoreUnavailable)
         self._on_created(created)
         return created

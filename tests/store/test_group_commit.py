@@ -156,3 +156,22 @@ async def test_stopping_finishes_the_flush_under_way_and_fails_what_still_waits(
         runner.cancel()
         gate.go.set()
     assert results == [10, "unavailable"]
+
+
+async def test_loops_that_flush_at_the_same_time_each_use_their_own_connection() -> None:
+    usual, first, second = Gate(), Gate(), Gate()
+    commit: GroupCommit[int, int] = GroupCommit(usual.flush)
+    async with anyio.create_task_group() as loops:
+        loops.start_soon(commit.run, first.flush)
+        loops.start_soon(commit.run, second.flush)
+        async with anyio.create_task_group() as group:
+            group.start_soon(commit.submit, 1)
+            while not (first.batches or second.batches):
+                await anyio.lowlevel.checkpoint()
+            group.start_soon(commit.submit, 2)
+            await first.started.wait()
+            await second.started.wait()
+            first.go.set()
+            second.go.set()
+        loops.cancel_scope.cancel()
+    assert (usual.batches, sorted([*first.batches, *second.batches])) == ([], [[1], [2]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scheduler.control.pace import Pace
+from scheduler.pace import Pace, rest_after
 
 
 def test_it_looks_when_the_next_one_is_due_and_now_and_then_anyway() -> None:
@@ -21,3 +21,9 @@ def test_what_fell_due_in_between_is_looked_at_at_once_and_what_is_held_less_and
     assert sum(delays) > 30
     assert pace.until(0.5) == 0.5
     assert pace.until(0.0) == pytest.approx(delays[0])
+
+
+def test_what_took_long_rests_for_long_but_not_for_as_long_as_a_database_may_have_stood_still() -> None:
+    assert rest_after(0.001, 1.0) == 1.0
+    assert rest_after(0.5, 1.0) == 10.0
+    assert rest_after(3600.0, 1.0) == 30.0

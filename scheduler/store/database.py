@@ -219,11 +219,6 @@ class Database(Executor):
             yield pinned
         await pinned.do_later()
 
-    @property
-    def beyond(self) -> Database:
-        """The database as it is used after a commit: this one."""
-        return self
-
     async def once_committed(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do `work`: at once, for here every transaction that was left is committed."""
         await work()
@@ -272,11 +267,6 @@ class Pinned(Database):
     async def session(self) -> AsyncIterator[Any]:
         """Hold the connection of the transaction."""
         yield self.target
-
-    @property
-    def beyond(self) -> Database:
-        """The database as it is used after the commit."""
-        return self._database
 
     async def once_committed(self, work: Callable[[], Awaitable[None]]) -> None:
         """Put `work` off until the transaction is committed."""

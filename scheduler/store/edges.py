@@ -28,7 +28,7 @@ class Edge(msgspec.Struct, frozen=True):
 def edge_state(condition: Condition, upstream_state: str) -> EdgeState:
     """Say what becomes of an edge whose upstream run is in `upstream_state`.
 
-    The same rule stands in the fragment `settle_dependents`, for upstreams that end later.
+    The same rule stands in the SQL function `dts_settle_dependents`, for upstreams that end later.
     """
     if upstream_state not in TERMINAL:
         return "waiting"
@@ -45,8 +45,8 @@ async def judge(
 ) -> list[tuple[UUID | None, EdgeState]]:
     """Return (upstream run, state) for each edge, in order, inside the caller's transaction.
 
-    Upstream runs are locked FOR SHARE, so none can end between this look and the commit. One whose end waits for the
-    lock does not see the edge afterwards, so the caller settles the upstreams once more after its commit.
+    Upstream runs are locked FOR SHARE, so none can end between this look and the commit, and one whose end waits for
+    the lock finds the edge afterwards.
     A run that is neither in the database nor in `in_batch` comes later in the same batch, and waits.
     """
     fires = await _decided_fires(executor, [edge for edge in edges if edge.upstream_run_id is None])

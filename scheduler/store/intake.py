@@ -22,9 +22,6 @@ from scheduler.store.edges import Edge, judge
 from scheduler.store.execution import settle_onward
 from scheduler.store.gates import ensure_gates
 from scheduler.store.group_commit import GroupCommit
-from scheduler.telemetry import get_logger
-
-_log = get_logger("store")
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):
@@ -204,24 +201,9 @@ class Intake:
         return created
 
     async def _committed(self, batch: _Batch) -> None:
-        """Remember the batch's lanes, and settle edges whose upstream ended while they were being written.
-
-        Such a finish had to wait for our lock, but looked for edges as of before it waited. Should this be cut off, the
-        reconciler finds the edges.
-        """
+        """Remember the batch's lanes."""
         await reach(Point.INTAKE_COMMITTED, StoreUnavailable)
         self._known_lanes |= batch.lanes
-        if not batch.upstreams:
-            return
-        database = self._database.beyond
-
-        async def settle() -> None:
-            try:
-                await settle_onward(database, await database.fetch("settle", sorted(batch.upstreams), []), ())
-            except StoreUnavailable as error:
-                _log.warning("new edges are left to the reconciler", error=str(error))
-
-        await self._database.once_committed(settle)
 
     async def _insert(self, batch: _Batch, chunk: Sequence[NewTask]) -> list[Created]:
         batch.lanes |= await self.ensure_lanes(batch.executor, ((new.namespace, new.spec) for new in chunk))
@@ -237,7 +219,6 @@ class _Batch:
         self._runs: set[UUID] = set()
         self._hopeless: list[UUID] = []
         self.lanes: set[str] = set()
-        self.upstreams: set[UUID] = set()  # runs of others that new edges wait for
 
     async def insert(self, chunk: Sequence[NewTask]) -> list[Created]:
         """Insert one chunk; its edges may point at anything in the same batch, earlier or later."""
@@ -289,8 +270,6 @@ class _Batch:
             for position, edge in enumerate(new.edges):
                 upstream_run_id, state = next(judged)
                 waiting += state == "waiting"
-                if state == "waiting" and upstream_run_id is not None and upstream_run_id not in self._runs:
-                    self.upstreams.add(upstream_run_id)
                 if state == "impossible" and new.run_id is not None:
                     self._hopeless.append(new.run_id)
                 rows.append(

@@ -13,6 +13,7 @@ from scheduler.domain.errors import Conflict, FieldError, InvalidInput
 from scheduler.domain.task import TaskSpec, encode_spec
 from scheduler.store.database import Database
 from scheduler.store.intake import Created, Held, NewTask
+from scheduler.store.runs import Runs
 from tests.support.rows import IDS, after, bench, new_task, outcome, run_row, waiting_for_locks
 from tests.support.waiting import until
 
@@ -103,33 +104,44 @@ async def test_a_dependent_of_a_hopeless_run_in_the_same_batch_is_skipped_too(da
     assert (await run_row(database, below.run_id))["state"] == "skipped"
 
 
-async def test_an_upstream_that_ends_while_its_edge_is_being_inserted_sets_the_dependent_free(
-    database: Database,
+@pytest.mark.parametrize("end", ["completed", "failed", "cancelled before its start"])
+async def test_an_upstream_that_ends_while_its_edge_is_being_inserted_moves_the_dependent(
+    database: Database, end: str
 ) -> None:
-    """The end waits for the edge's lock and then sees none of the edges, because its snapshot is older.
-
-    Whoever inserted the edge looks again after its commit; if the end is not committed then, the reconciler does.
-    """
+    """The end waits for the edge's lock; its snapshot is older than the edge, and it has to find it all the same."""
     upstream = new_task("upstream")
     dependent = new_task("dependent", [after(upstream)])
+    below = new_task("below", [after(dependent)])
     waits = False
 
     def chunks() -> Iterator[list[NewTask]]:
-        yield [dependent]
+        yield [dependent, below]
         while not waits:
             yield []  # keeps the transaction open
 
     async with bench(database) as b:
-        claim = await b.claim(await b.intake.create(upstream))
+        created = await b.intake.create(upstream)
+        claim = None if end.startswith("cancelled") else await b.claim(created)
+
+        async def bring_it_to_its_end() -> None:
+            if claim is not None:
+                await b.executions.finish(outcome(claim, end))
+                return
+            async with database.transaction() as executor:
+                b.settled.append((await Runs(database).cancel(executor, "default", [created.run_id])).settled)
+
         async with anyio.create_task_group() as group:
             group.start_soon(b.intake.create_batch, chunks())
-            await until(lambda: _is_locked(database, claim.run_id), what="the edge holds its lock")
-            group.start_soon(b.executions.finish, outcome(claim))
+            await until(lambda: _is_locked(database, created.run_id), what="the edge holds its lock")
+            group.start_soon(bring_it_to_its_end)
             await until(lambda: waiting_for_locks(database), what="the end waits for the lock")
             waits = True
-    await database.fetch("settle", [upstream.run_id], [])  # as the reconciler does
-    row = await run_row(database, dependent.run_id)
-    assert (row["state"], row["unmet"]) == ("pending", 0)
+    freed = [queued.run_id for settled in b.settled for queued in settled.queued]
+    states = [(await run_row(database, each.run_id))["state"] for each in (dependent, below)]
+    if end == "completed":
+        assert (freed, states) == ([dependent.run_id], ["queued", "pending"])
+    else:
+        assert (freed, states) == ([], ["skipped", "skipped"])
 
 
 async def _is_locked(database: Database, run_id: UUID) -> bool:

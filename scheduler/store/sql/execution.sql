@@ -139,37 +139,8 @@ SELECT kind, run_id, state, lane, priority, run_at, seq, traceparent FROM settle
 -- fragment: settle_dependents
 -- Takes `ended(run_id, state)` and `lanes_open(lane)`, gives `settled`: dependents that became `queued` (in an open lane),
 -- `ready` (nothing blocks them, the leader will queue them) or `skipped` (call `settle` for these in turn).
--- Conditions on `runs` stand in SET and not in a join, so that a row changed meanwhile is judged as it is now.
-flipped AS (
-  UPDATE run_dependencies d
-  SET state = CASE
-        WHEN d.condition = 'completion' THEN 'met'
-        WHEN d.condition = 'success' AND ended.state = 'completed' THEN 'met'
-        WHEN d.condition = 'failure' AND ended.state IN ('failed', 'dead_letter') THEN 'met'
-        ELSE 'impossible' END
-  FROM ended
-  WHERE d.upstream_run_id = ended.run_id AND d.state = 'waiting'
-  RETURNING d.run_id, d.state
-), counted AS (
-  SELECT run_id, 'pending' AS was,
-         count(*) FILTER (WHERE state = 'met')::integer AS met, bool_or(state = 'impossible') AS impossible
-  FROM flipped GROUP BY run_id ORDER BY run_id
-), freed AS (
-  UPDATE runs r
-  SET unmet        = r.unmet - c.met,
-      state        = CASE WHEN c.impossible THEN 'skipped'
-                          WHEN r.unmet = c.met AND NOT r.held AND r.gate IS NULL AND r.run_at <= dts_now()
-                               AND r.lane IN (SELECT lane FROM lanes_open) THEN 'queued'
-                          ELSE 'pending' END,
-      reason       = CASE WHEN c.impossible THEN 'dependency_failed' ELSE r.reason END,
-      finished_at  = CASE WHEN c.impossible THEN dts_now() END,
-      queued_at    = CASE WHEN NOT c.impossible AND r.unmet = c.met THEN dts_now() END,
-      dispatch_seq = r.dispatch_seq + 1,
-      version      = r.version + 1
-  FROM counted c
-  WHERE r.id = c.run_id AND r.state = c.was
-  RETURNING CASE r.state WHEN 'pending' THEN 'ready' ELSE r.state END AS kind, r.unmet,
-            r.id AS run_id, r.state, r.lane, r.priority, r.run_at, r.dispatch_seq AS seq, r.traceparent
-), settled AS (
-  SELECT kind, run_id, state, lane, priority, run_at, seq, traceparent FROM freed WHERE kind <> 'ready' OR unmet = 0
+-- The function looks only once `ended` is complete, and then sees edges that were committed after this statement began.
+settled AS MATERIALIZED (
+  SELECT * FROM dts_settle_dependents(
+    (SELECT array_agg(run_id) FROM ended), (SELECT array_agg(state) FROM ended), ARRAY(SELECT lane FROM lanes_open))
 )

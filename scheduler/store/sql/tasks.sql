@@ -263,9 +263,11 @@ WITH lanes_open AS MATERIALIZED (
   SELECT ''::text AS lane WHERE false
 ), cut AS (
   UPDATE run_dependencies d SET state = 'impossible' WHERE d.run_id = ANY($1::uuid[]) AND d.state = 'waiting'
+  RETURNING 1
 ), ended AS (
   UPDATE runs r
   SET state = 'skipped', reason = 'dependency_deleted', finished_at = dts_now(), version = r.version + 1
+  FROM (SELECT count(*) FROM cut) AS first_all_edges
   WHERE r.id = ANY($1::uuid[]) AND r.state = 'pending'
   RETURNING r.id AS run_id, r.state
 ),

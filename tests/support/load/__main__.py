@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import sys
 import time
 from datetime import datetime
@@ -26,7 +27,6 @@ from tests.support.load.memory import Memory
 from tests.support.servers import session_servers
 from tests.system.faults.support import reachable_directory
 
-_EVERY = 30.0
 _SLOPE = 1.0
 _EXCEPTED = {"kill guard and worker", "freeze everything"}
 """Kinds after which two executions may overlap, as the promises say."""
@@ -45,6 +45,9 @@ def main() -> int:
     parser.add_argument("--lease", type=float, default=15.0)
     parser.add_argument("--lock-ttl", type=float, default=5.0)
     parser.add_argument("--measure", type=float, default=10.0, help="seconds for finding the maximum")
+    parser.add_argument("--rate", type=float, help="tasks a second, instead of a share of the measured maximum")
+    parser.add_argument("--every", type=float, default=30.0, help="seconds from fault to fault; 0 for none")
+    parser.add_argument("--samples", type=Path, help="file for what was seen of memory: seconds,process,pid,megabytes")
     chosen = parser.parse_args()
     with (
         session_servers() as servers,
@@ -77,10 +80,10 @@ class _Run:
         self._memory = Memory(warm_up=min(120.0, self._seconds * 0.25), least=min(300.0, self._seconds * 0.3))
 
     def run(self) -> int:
-        rate = self._maximum()
-        say(f"maximum {rate:.0f} tasks/s; {self._chosen.share:.0%} of it for {self._chosen.minutes:g} minutes")
+        rate = self._chosen.rate or self._maximum() * self._chosen.share
+        say(f"{rate:.0f} tasks/s for {self._chosen.minutes:g} minutes")
         self._since = self._system.sql("SELECT now()")[0][0]
-        feeder = Feeder(self._some_api, rate * self._chosen.share, self._stamps)
+        feeder = Feeder(self._some_api, rate, self._stamps)
         with feeder:
             self._strike()
         for member in self._system.members:
@@ -119,7 +122,7 @@ class _Run:
         spared = {self._system.of(role)[-1].name for role in ("api", "scheduler", "worker")}
         names = [member.name for member in self._system.members if member.name not in spared]
         began = time.monotonic()
-        next_strike, sampled, fault, until = began + 5, 0.0, None, 0.0
+        next_strike, sampled, fault, until = began + 5 if self._chosen.every else math.inf, 0.0, None, 0.0
         while (now := time.monotonic()) < began + self._seconds or fault is not None:
             if fault is not None and now >= until:
                 say(f"{now - began:7.1f} - {fault}")
@@ -132,7 +135,7 @@ class _Run:
                 say(f"{now - began:7.1f} + {fault}")
                 with contextlib.suppress(LookupError, OSError):
                     fault.inject()
-                until, next_strike = now + lasts, now + max(_EVERY, lasts + 5)
+                until, next_strike = now + lasts, now + max(self._chosen.every, lasts + 5)
             if now - sampled > 2:
                 self._memory.sample(self._system, now - began)
                 sampled = now
@@ -160,6 +163,8 @@ class _Run:
             f"attempts {outcomes}, submit to start p50 {waits[0]:.3f} s, p99 {waits[1]:.3f} s, longest {waits[2]:.1f} s"
         )
         say(str(report))
+        if self._chosen.samples is not None:
+            self._memory.write(self._chosen.samples)
         slopes = self._memory.slopes()
         for role, (worst, size, count) in slopes.items():
             say(f"memory of {role}: {worst:+.2f} MB/min, {size:.0f} MB in the end ({count} processes)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 
@@ -38,6 +39,12 @@ class Memory:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     kind = process.name().removeprefix("dts-")
                     self._samples[kind, process.pid].append((at, process.memory_info().rss / _MB))
+
+    def write(self, path: Path) -> None:
+        """Write every sample: seconds, role, process id, megabytes."""
+        with path.open("w") as file:
+            for (kind, pid), samples in self._samples.items():
+                file.writelines(f"{at:.1f},{kind},{pid},{size:.3f}\n" for at, size in samples)
 
     def slopes(self) -> dict[str, tuple[float, float, int]]:
         """Return role → (worst slope in MB a minute, last size in MB, processes that lived long enough)."""

@@ -44,6 +44,10 @@ def bench(
     history: Annotated[
         int | None, Parameter(help="Runs that have ended in the large system of `backlog` (as many as wait).")
     ] = None,
+    peers: Annotated[
+        tuple[str, ...],
+        Parameter(negative="", consume_multiple=False, help="Ask the `peers_…` questions of these only."),
+    ] = (),
     compare: Annotated[
         tuple[Path, Path] | None,
         Parameter(
@@ -72,7 +76,7 @@ def bench(
         return 2
     chosen = [known[name] for name in questions] or list(QUESTIONS)
     with _directory(work) as directory:
-        settings = Bench(directory, quick=quick, pending=pending, history=history)
+        settings = Bench(directory, quick=quick, pending=pending, history=history, peers=peers)
         ask = partial(run, console, chosen, settings, out, runs=runs or (1 if quick else 5))
         report = anyio.run(ask)
     console.print(f"{out / 'bench.md'}, {out / 'bench.json'}", style="dim", highlight=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -19,11 +19,20 @@ T = TypeVar("T")
 class Bench:
     """One run of the bench: its size, its private directory, its programs, and what it found out on the way."""
 
-    def __init__(self, work: Path, *, quick: bool, pending: int | None = None, history: int | None = None) -> None:
+    def __init__(
+        self,
+        work: Path,
+        *,
+        quick: bool,
+        pending: int | None = None,
+        history: int | None = None,
+        peers: Collection[str] = (),
+    ) -> None:
         self.work = work
         self.quick = quick
         self.pending = pending
         self.history = history
+        self.peers = peers  # names; none: all of them
         self.programs = Programs(work)
         self.settings: dict[str, str] = {}
         self._systems = 0

@@ -28,6 +28,11 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     durable: str
     loses: str
 
+    @property
+    def package(self) -> str:
+        """The package whose version is the peer's."""
+        return {"airflow": "apache-airflow"}.get(self.lock, self.lock)
+
 
 _REDIS = "Valkey, append-only file synced every second: up to a second of acknowledged work is lost with the machine"
 _POSTGRES = "PostgreSQL, synchronous commit: nothing acknowledged is lost"
@@ -56,6 +61,16 @@ PEERS = (
         settings="2 processes of 8 threads",
         durable=_REDIS,
         loses="messages of a dead worker are requeued a minute or more after its last heartbeat",
+    ),
+    Peer(
+        name="Huey",
+        lock="huey",
+        serve=["{bin}/huey_consumer", "huey_app.huey", "-k", "thread", "-w", "8", "-q"],
+        copies=2,
+        submit=_python("huey"),
+        settings="2 processes of 8 threads",
+        durable=_REDIS,
+        loses="a message is taken off its list before it is done: what a dead worker had taken is gone",
     ),
     Peer(
         name="RQ",
@@ -103,7 +118,7 @@ PEERS = (
         serve=["{bin}/procrastinate", "--app", "procrastinate_app.app", "worker", "-c", "8"],
         copies=2,
         submit=_python("procrastinate"),
-        settings="2 processes of 8 jobs, LISTEN",
+        settings="2 processes of 8 jobs, LISTEN; each takes one job at a time, with a commit for it",
         durable=_POSTGRES,
         loses="jobs of a dead worker stay `doing` until a task of the user's own retries stalled jobs",
     ),
@@ -121,6 +136,7 @@ PEERS = (
     Peer(
         name="DBOS",
         lock="dbos",
+        setup=[[*_python("dbos"), "setup"]],
         serve=[*_python("dbos"), "serve"],
         copies=2,
         submit=_python("dbos"),

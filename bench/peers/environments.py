@@ -52,7 +52,7 @@ def version_of(peer: Peer) -> str:
         lines = (APPS / peer.lock / "package.json").read_text().splitlines()
         return next(line for line in lines if f'"{peer.lock}"' in line).split('"')[3]
     pins = [line.partition("==") for line in (HERE / "locks" / f"{peer.lock}.txt").read_text().splitlines()]
-    return next(version for name, _, version in pins if name in {peer.lock, f"{peer.lock}-redis"})
+    return next(version.split()[0] for name, _, version in pins if name == peer.package)
 
 
 async def _python(place: Path, lock: Path) -> None:
@@ -60,10 +60,10 @@ async def _python(place: Path, lock: Path) -> None:
     python = place / "bin" / "python"
     if uv:
         await _run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(place)])
-        await _run([uv, "pip", "install", "--quiet", "--python", str(python), "--requirement", str(lock)])
+        await _run([uv, "pip", "install", "--quiet", "--require-hashes", "--python", str(python), "-r", str(lock)])
     else:
         await _run([sys.executable, "-m", "venv", str(place)])
-        await _run([str(python), "-m", "pip", "install", "--quiet", "--requirement", str(lock)])
+        await _run([str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)])
 
 
 async def _node(place: Path, lock: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import psutil
 
 from bench.child import environment
@@ -28,21 +28,35 @@ class PeerFailed(Exception):
 
 
 class Done:
-    """Lines that the work has appended: `index moment`, from `start` on."""
+    """Lines that the work has appended: `index moment`, each read once: looking must cost little."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.start = 0
+        self._read = 0
+        self._lines: list[tuple[int, float]] = []
+        self._indices: set[int] = set()
 
     def lines(self) -> list[tuple[int, float]]:
-        """Return everything since `start`, in the order in which it was done."""
+        """Return everything since the last skip, in the order in which it was done."""
         with self._path.open("rb") as file:
-            file.seek(self.start)
-            return [(int(i), float(at)) for i, at in (line.split() for line in file.read().splitlines())]
+            file.seek(self._read)
+            new = file.read()
+        new = new[: new.rfind(b"\n") + 1]
+        self._read += len(new)
+        for index, at in (line.split() for line in new.splitlines()):
+            self._lines.append((int(index), float(at)))
+            self._indices.add(int(index))
+        return self._lines
+
+    def count(self) -> int:
+        """Return how many different pieces have been done since the last skip."""
+        self.lines()
+        return len(self._indices)
 
     def skip(self) -> None:
         """Forget everything up to now."""
-        self.start = self._path.stat().st_size
+        self.lines()
+        self._lines, self._indices = [], set()
 
 
 class Running:
@@ -88,10 +102,10 @@ class Running:
     async def until(self, count: int, *, patience: float) -> list[tuple[int, float]]:
         """Wait until each of `count` pieces is done; return what was done. Raises PeerFailed."""
         with anyio.move_on_after(patience):
-            while len(dict(self.done.lines())) < count:  # noqa: ASYNC110 - other processes' doing
+            while self.done.count() < count:  # noqa: ASYNC110 - other processes' doing
                 await anyio.sleep(0.05)
             return self.done.lines()
-        raise PeerFailed(f"{len(dict(self.done.lines()))} of {count} done after {patience:.0f} s; {self.tail()}")
+        raise PeerFailed(f"{self.done.count()} of {count} done after {patience:.0f} s; {self.tail()}")
 
     async def warm_up(self) -> None:
         """Wait until the workers work."""
@@ -99,18 +113,24 @@ class Running:
         await self.until(_WARM_UP, patience=_START)
         self.done.skip()
 
-    async def stop(self, number: signal.Signals) -> None:
-        """Send every process of the workers a signal; after a while, kill what is left."""
-        family = [member for worker in self._workers for member in _family(worker.pid)]
-        for signal_number, patience in ((number, _STOP), (signal.SIGKILL, _STOP)):
-            for member in family if signal_number == signal.SIGKILL else family_heads(self._workers):
-                with suppress(psutil.NoSuchProcess):
-                    member.send_signal(signal_number)
-            with anyio.move_on_after(patience):
-                for worker in self._workers:
-                    await worker.wait()
+    async def stop(self) -> None:
+        """Ask the workers to end; kill what is left of them after a while."""
         for worker in self._workers:
-            await worker.aclose()
+            with suppress(ProcessLookupError):
+                worker.terminate()
+        with anyio.move_on_after(_STOP):
+            for worker in self._workers:
+                await worker.wait()
+        await self.kill()
+
+    async def kill(self) -> None:
+        """Kill every process of the workers, commands and all, as a machine that loses its power would."""
+        for process in await anyio.to_thread.run_sync(halted, self._environ["BENCH_DONE"]):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        with anyio.move_on_after(_STOP):
+            for worker in self._workers:
+                await worker.wait()
         self._workers.clear()
 
     def tail(self) -> str:
@@ -124,17 +144,30 @@ class Running:
         return done.stdout.decode()
 
 
-def family_heads(workers: Sequence[anyio.abc.Process]) -> list[psutil.Process]:
-    """Return the workers' first processes: they stop the others."""
-    return [psutil.Process(worker.pid) for worker in workers if worker.returncode is None]
+def halted(mark: str) -> list[psutil.Process]:
+    """Stop every process that has `mark` as its BENCH_DONE, and return them: whoever has left its family is found too.
+
+    One that is stopped starts no other, so looking again finds what was started meanwhile, until there is nothing new.
+    """
+    found: dict[int, psutil.Process] = {}
+    while new := [process for process in marked(mark) if process.pid not in found]:
+        for process in new:
+            found[process.pid] = process
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+    return list(found.values())
 
 
-def _family(pid: int) -> list[psutil.Process]:
+def marked(mark: str) -> list[psutil.Process]:
+    """Return every process that has `mark` as its BENCH_DONE."""
+    return [process for process in psutil.process_iter() if _bears(process, mark)]
+
+
+def _bears(process: psutil.Process, mark: str) -> bool:
     try:
-        head = psutil.Process(pid)
-        return [head, *head.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+        return process.environ().get("BENCH_DONE") == mark
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
 
 
 @asynccontextmanager
@@ -169,4 +202,4 @@ async def start_peer(
             yield running
         finally:
             with anyio.CancelScope(shield=True):
-                await running.stop(signal.SIGTERM)
+                await running.stop()

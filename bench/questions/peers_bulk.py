@@ -7,20 +7,27 @@ or `asyncio`, and then appends a line to a file. The clock runs from the first s
 piece must be there. This system's clock stops later, when every outcome is committed, and it keeps every command's
 output, kills its whole tree at the end, and holds a lease on it, which none of the peers does: that counts against it.
 
-A peer that could not be installed, or did not do its work, is named with the reason instead of a figure.
+Everything is held against the C loop of `spawn_limit`, best of 2 to 4 processes, measured in the same round. This
+system runs with its default slots, and with 64 as `bulk_true` does.
+
+A peer that could not be installed, did not do its work, or took longer than its time, is named with the reason instead
+of a figure. `--peers` asks some of them only.
 """
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 from bench import bodies
+from bench.limits import NO_COMPILER, spawn_rates
 from bench.model import Against, Sample
+from bench.peers.attempts import attempt, describe, installed
 from bench.peers.catalog import PEERS, Peer
-from bench.peers.environments import NotInstalled, version_of
-from bench.peers.running import PeerFailed, start_peer
+from bench.peers.running import start_peer
 from bench.question import Question
-from scheduler.embedded.process import ServerFailed
 
 OURS = "this system"
+_SLOTS = {OURS: None, f"{OURS}, 64 slots": 64}
 
 
 class PeersBulk(Question):
@@ -29,36 +36,35 @@ class PeersBulk(Question):
     name = "peers_bulk"
     title = "Peers, bulk: /bin/true"
 
-    async def ask(self) -> list[Sample]:
-        """Measure this system and every peer."""
-        count = 200 if self.bench.quick else 5000
-        ours, rates = 0.0, {}
-        for peer in self.turned((None, *PEERS)):
-            if peer is None:
-                ours = await self._ours(count)
-                continue
-            try:
-                rates[peer.name] = await self._rate(peer, count)
-            except (NotInstalled, PeerFailed, ServerFailed) as error:
-                self.note(f"{peer.name} {version_of(peer)}: no figure: {error}")
-        for peer in PEERS:
-            self.note(f"{peer.name} {version_of(peer)}: {peer.settings}. {peer.durable}. {peer.loses}")
-        fastest = Against("the fastest peer", max(rates.values())) if rates else None
-        own = Sample(name=OURS, value=ours, unit="tasks/s", against=fastest)
-        others = [
-            Sample(name=peer.name, value=rates[peer.name], unit="tasks/s", against=Against(OURS, ours))
-            for peer in PEERS
-            if peer.name in rates
-        ]
-        return [own, *others]
+    async def prepare(self, stack: AsyncExitStack) -> None:  # noqa: ARG002 - nothing to close
+        """Make the peers' environments."""
+        self._peers = await installed(self, PEERS)
+        describe(self, self._peers)
 
-    async def _ours(self, count: int) -> float:
-        async with self.bench.system() as system:
-            await system.post("/api/tasks/batch", bodies.batches([bodies.task()] * 20, 1000))
+    async def ask(self) -> list[Sample]:
+        """Measure the limit, this system and every peer."""
+        count = 200 if self.bench.quick else 2000
+        limits = await spawn_rates(self.bench.programs, processes=(2, 3, 4), spawns=1000 if self.bench.quick else 4000)
+        if limits is None:
+            self.note(NO_COMPILER)
+        rates = {}
+        for name, slots in self.turned(list(_SLOTS.items())):
+            rates[name] = await self._ours(count, slots)
+        for peer in self.turned(self._peers):
+            rate = await attempt(self, peer, lambda peer: self._rate(peer, count), patience=90 + count / 20)
+            if rate is not None:
+                rates[peer.name] = rate
+        limit = Against("C loop, best of 2 to 4 processes", max(limits.values())) if limits else None
+        names = [*_SLOTS, *(peer.name for peer in self._peers if peer.name in rates)]
+        return [Sample(name=name, value=rates[name], unit="tasks/s", against=limit) for name in names]
+
+    async def _ours(self, count: int, slots: int | None) -> float:
+        async with self.bench.system(concurrency=slots) as system:
+            await system.post("/api/tasks/batch", bodies.batches([bodies.task()] * 100, 1000))
             await system.until_done(timeout=60)
             result = await system.post("/api/tasks/batch", bodies.batches([bodies.task()] * count, 1000))
             seconds = await system.until_done(timeout=60 + count / 50) - result.began
-            await system.expect_completed(20 + count)
+            await system.expect_completed(100 + count)
         return count / seconds
 
     async def _rate(self, peer: Peer, count: int) -> float:

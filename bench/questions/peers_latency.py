@@ -8,15 +8,16 @@ called; for this system it is an HTTP request on a kept-alive connection.
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 from bench import bodies
 from bench.model import Against, Sample, percentile
+from bench.peers.attempts import attempt, describe, installed
 from bench.peers.catalog import PEERS, Peer
-from bench.peers.environments import NotInstalled, version_of
-from bench.peers.running import PeerFailed, start_peer
+from bench.peers.running import start_peer
 from bench.question import Question
 from bench.questions.peers_bulk import OURS
 from bench.questions.submit_to_start import delays
-from scheduler.embedded.process import ServerFailed
 
 _RATE = 50.0
 _SHARES = (0.5, 0.99)
@@ -28,6 +29,11 @@ class PeersLatency(Question):
     name = "peers_latency"
     title = "Peers, latency: one submit until its process runs, at 50 a second"
 
+    async def prepare(self, stack: AsyncExitStack) -> None:  # noqa: ARG002 - nothing to close
+        """Make the peers' environments."""
+        self._peers = await installed(self, PEERS)
+        describe(self, self._peers)
+
     async def ask(self) -> list[Sample]:
         """Measure this system and every peer."""
         count = 50 if self.bench.quick else 500
@@ -35,19 +41,19 @@ class PeersLatency(Question):
         command = [str(program)] if program else ["/bin/date", "+%s.%N"]
         ours: list[float] = []
         theirs: dict[str, list[float]] = {}
-        for peer in self.turned((None, *PEERS)):
+        for peer in self.turned((None, *self._peers)):
             if peer is None:
                 ours = await self._ours(command, count)
                 continue
-            try:
-                theirs[peer.name] = await self._delays(peer, command, count)
-            except (NotInstalled, PeerFailed, ServerFailed) as error:
-                self.note(f"{peer.name} {version_of(peer)}: no figure: {error}")
+            found = await attempt(self, peer, lambda peer: self._delays(peer, command, count), patience=180)
+            if found is not None:
+                theirs[peer.name] = found
         own = {share: percentile(ours, share) for share in _SHARES}
         samples = [_sample(OURS, share, own[share], None) for share in _SHARES]
         return samples + [
-            _sample(name, share, percentile(found, share), Against(OURS, own[share]))
-            for name, found in theirs.items()
+            _sample(peer.name, share, percentile(found, share), Against(OURS, own[share]))
+            for peer in self._peers
+            if (found := theirs.get(peer.name)) is not None
             for share in _SHARES
         ]
 

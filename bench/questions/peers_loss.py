@@ -1,64 +1,110 @@
 """What becomes of work whose worker is killed: 100 pieces of `sleep 0.5`, and SIGKILL to every worker in the middle.
 
 Set up as in `peers_bulk`. When the first ten pieces are done, every process of the workers is killed at once, commands
-and all, and workers are started again as they were. Then the bench waits, five minutes at most (quick: 20 seconds), for
-every piece to be done: how many were not, how many were done more than once, and when the last one was. A piece counts
-as done when its function has said so, before the peer can have recorded it, so one that is done twice may be the fault
-of the moment; one that is never done is lost, or waits for longer than anybody watched.
+and all, and workers are started again as they were (this system's supervisor does that by itself). Then the bench
+waits, five minutes at most (quick: 20 seconds), for every piece to be done: how many were not, how many were done more
+than once, and when the last one was. A piece counts as done when its function (here: its command) has said so, before
+the system can have recorded it, so one that is done twice may be the fault of the moment; one that is never done is
+lost, or waits for longer than anybody watched.
 
-This system is asked the same in `recovery`, where every acknowledged run must complete or there is no figure.
+Nothing here depends on the machine's speed, so several are asked at the same time, and once is enough.
 """
 
 from __future__ import annotations
 
-import signal
+import shlex
 from collections import Counter
+from contextlib import AsyncExitStack, suppress
 
 import anyio
+import psutil
 
+from bench import bodies
 from bench.model import Sample
+from bench.peers.attempts import attempt, describe, installed
 from bench.peers.catalog import PEERS, Peer
-from bench.peers.environments import NotInstalled, version_of
-from bench.peers.running import PeerFailed, start_peer
+from bench.peers.running import Done, start_peer
 from bench.question import Question
-from scheduler.embedded.process import ServerFailed
+from bench.questions.peers_bulk import OURS
+from bench.system import Unfinished
 
 _COUNT = 100
 _BEFORE = 10
+_AT_ONCE = 4
+_SLOTS = 16  # about as many as the peers have
 
 
 class PeersLoss(Question):
-    """Kills the workers of each, one after the other."""
+    """Kills the workers of each."""
 
     name = "peers_loss"
     title = "Peers, loss: every worker killed in the middle of 100 tasks"
 
+    async def prepare(self, stack: AsyncExitStack) -> None:  # noqa: ARG002 - nothing to close
+        """Make the peers' environments."""
+        self._peers = await installed(self, PEERS)
+        describe(self, self._peers)
+        self._patience = 20.0 if self.bench.quick else 300.0
+
     async def ask(self) -> list[Sample]:
-        """Kill the workers of every peer."""
-        samples = []
-        for peer in self.turned(PEERS):
-            try:
-                samples += await self._killed(peer)
-            except (NotInstalled, PeerFailed, ServerFailed) as error:
-                self.note(f"{peer.name} {version_of(peer)}: no figure: {error}")
+        """Kill the workers of this system, then those of every peer."""
+        found = {OURS: await self._ours()}
+        limiter = anyio.CapacityLimiter(_AT_ONCE)
+
+        async def ask(peer: Peer) -> None:
+            async with limiter:
+                samples = await attempt(self, peer, self._killed, patience=self._patience + 180)
+                found[peer.name] = samples or []
+
+        async with anyio.create_task_group() as group:
+            for peer in self.turned(self._peers):
+                group.start_soon(ask, peer, name=peer.name)
+        return [sample for name in (OURS, *(peer.name for peer in self._peers)) for sample in found[name]]
+
+    async def _ours(self) -> list[Sample]:
+        data = self.bench.fresh_directory()
+        path = data.with_name(data.name + ".done")
+        path.touch()
+        path.chmod(0o666)  # commands run as somebody without rights
+        done = Done(path)
+        script = f'sleep 0.5; echo "$0 $(date +%s.%N)" >> {shlex.quote(str(path))}'
+        tasks = [bodies.task(command=["/bin/sh", "-c", script, str(n)]) for n in range(_COUNT)]
+        async with self.bench.system(concurrency=_SLOTS, data=data) as system:
+            await system.post("/api/tasks/batch", bodies.batches(tasks, _COUNT))
+            with anyio.move_on_after(60):
+                while done.count() < _BEFORE:  # noqa: ASYNC110 - other processes' doing
+                    await anyio.sleep(0.05)
+            members = system.processes.by_role()["worker"]
+            for process in [*members, *(child for member in members for child in member.children(recursive=True))]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            samples = await self._watched(OURS, done)
+            await system.until_done(timeout=60)
+            states = await system.states()
+        if states != {"completed": _COUNT}:
+            raise Unfinished(f"of {_COUNT} acknowledged runs: {states}")
         return samples
 
     async def _killed(self, peer: Peer) -> list[Sample]:
-        patience = 20.0 if self.bench.quick else 300.0
         async with start_peer(peer, self.bench.fresh_directory(), command="/bin/sleep 0.5") as running:
             await running.submit("many", _COUNT)
             await running.until(_BEFORE, patience=60)
-            await running.stop(signal.SIGKILL)
+            await running.kill()
             begin = anyio.current_time()
             await running.serve()
-            with anyio.move_on_after(patience):
-                while len(dict(running.done.lines())) < _COUNT:  # noqa: ASYNC110 - other processes' doing
-                    await anyio.sleep(0.1)
-            seconds = anyio.current_time() - begin
-            times = Counter(index for index, _ in running.done.lines())
-        missing, twice = _COUNT - len(times), sum(n > 1 for n in times.values())
+            return await self._watched(peer.name, running.done, begin)
+
+    async def _watched(self, name: str, done: Done, begin: float | None = None) -> list[Sample]:
+        begin = anyio.current_time() if begin is None else begin
+        last, count = begin, done.count()
+        while count < _COUNT and anyio.current_time() < begin + self._patience:
+            await anyio.sleep(0.1)
+            if (now := done.count()) > count:
+                count, last = now, anyio.current_time()
+        times = Counter(index for index, _ in done.lines())
+        twice = sum(n > 1 for n in times.values())
         return [
-            Sample(name=f"{peer.name}, never done", value=missing, unit="tasks", better="lower"),
-            Sample(name=f"{peer.name}, done more than once", value=twice, unit="tasks", better="lower"),
-            Sample(name=f"{peer.name}, last one done after", value=seconds, unit="s", better="lower"),
+            Sample(name=f"{name}, never done", value=_COUNT - len(times), unit="tasks", better="lower"),
+            Sample(name=f"{name}, done more than once", value=twice, unit="tasks", better="lower"),
+            Sample(name=f"{name}, last one done after", value=last - begin, unit="s", better="lower"),
         ]

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 
+import anyio
 import pytest
 
+from bench.peers.attempts import attempt
 from bench.peers.catalog import PEERS, Peer
 from bench.peers.environments import APPS, HERE, version_of
-from bench.peers.running import Done
+from bench.peers.running import Done, PeerFailed, halted, marked
+from bench.question import Bench
+from bench.questions.peers_bulk import PeersBulk
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
@@ -20,9 +26,12 @@ def test_a_peer_is_pinned_and_says_how_it_runs_and_what_it_loses(peer: Peer) -> 
 
 @pytest.mark.parametrize("lock", sorted((HERE / "locks").glob("*.txt")), ids=lambda lock: lock.stem)
 def test_a_lock_pins_every_package_and_names_no_place_to_get_them_from(lock: Path) -> None:
-    lines = lock.read_text().splitlines()
-    assert lines
-    assert all("==" in line and "://" not in line for line in lines)
+    text = lock.read_text()
+    packages = [line for line in text.splitlines() if not line.startswith(" ")]
+    assert packages
+    assert all("==" in line and line.endswith("\\") for line in packages)
+    assert text.count("--hash=sha256:") >= len(packages)
+    assert "://" not in text
     assert lock.stem in {peer.lock for peer in PEERS}
 
 
@@ -43,3 +52,48 @@ def test_what_was_done_before_a_skip_does_not_count(tmp_path: Path) -> None:
     with path.open("a") as file:
         file.write("1 2.5\n0 3\n")
     assert done.lines() == [(1, 2.5), (0, 3.0)]
+
+
+def test_a_line_counts_once_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "done"
+    path.write_text("0 1.5\n1 2")
+    done = Done(path)
+    assert done.count() == 1
+    with path.open("a") as file:
+        file.write(".5\n0 3.5\n")
+    assert done.count() == 2
+    assert done.lines() == [(0, 1.5), (1, 2.5), (0, 3.5)]
+
+
+async def test_what_keeps_a_peer_from_a_figure_is_said_and_keeps_nobody_else_from_one(tmp_path: Path) -> None:
+    question = PeersBulk(Bench(tmp_path, quick=True))
+
+    async def hangs(_: Peer) -> float:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def fails(_: Peer) -> float:
+        raise ExceptionGroup("several", [PeerFailed("it went away")])
+
+    async def works(_: Peer) -> float:
+        return 1.0
+
+    assert await attempt(question, PEERS[0], hangs, patience=0.01) is None
+    assert await attempt(question, PEERS[1], fails, patience=1) is None
+    assert await attempt(question, PEERS[2], works, patience=1) == 1.0
+    first, second = question.notes
+    assert "given up" in first
+    assert PEERS[0].name in first
+    assert "it went away" in second
+    assert PEERS[1].name in second
+
+
+async def test_killing_a_peer_leaves_no_process_that_bears_its_mark(tmp_path: Path) -> None:
+    mark = str(tmp_path / "done")
+    script = "setsid sh -c 'sleep 60; true' & sleep 60; true"
+    async with await anyio.open_process(["/bin/sh", "-c", script], env={**os.environ, "BENCH_DONE": mark}) as process:
+        await until(lambda: len(marked(mark)) == 4)
+        for member in halted(mark):
+            member.kill()
+        await process.wait()
+    await until(lambda: not marked(mark))

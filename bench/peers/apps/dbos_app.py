@@ -31,6 +31,13 @@ def serve() -> None:
     threading.Event().wait()
 
 
+def setup() -> None:
+    """Make its tables, before anybody submits."""
+    DBOS(config=config)
+    DBOS.launch()
+    DBOS.destroy()
+
+
 def submit() -> None:
     """Submit through the client for programs that are not the application itself."""
     client = DBOSClient(system_database_url=work.DATABASE_URL)
@@ -47,4 +54,4 @@ def submit() -> None:
 
 
 if __name__ == "__main__":
-    serve() if sys.argv[1:] == ["serve"] else submit()
+    {"serve": serve, "setup": setup}.get(sys.argv[1], submit)()

@@ -21,6 +21,7 @@ from scheduler.health import Health
 from scheduler.metrics import Metrics
 from scheduler.service import Service
 from scheduler.store.database import Database
+from scheduler.store.line import RETRIES
 from scheduler.telemetry import get_logger
 
 _log = get_logger("api")
@@ -50,6 +51,7 @@ async def serve(  # noqa: PLR0913 - a composition root takes what it composes
     context = Context.over(database, broker, clock, health, settings, stopping=stop, metrics=metrics or Metrics())
     app = App(context)
     async with Service("api", health=health) as service:
+        service.loop("database", database.lookout.step, backoff=RETRIES)
         for number in range(settings.submit_connections):
             service.start(f"intake-{number}", context.intake.run)
         service.loop("offers", context.offers.step, wake=context.offers.wake)

@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
+import anyio
 import asyncpg
 
 from scheduler.service import Unavailable
+from scheduler.store.line import Line, Lookout
 from scheduler.store.statements import STATEMENTS
 
 _SETTINGS = {
@@ -143,9 +145,11 @@ class _KeptConnection(Executor):
 class Database(Executor):
     """A pool of connections to one PostgreSQL database."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, lookout: Lookout) -> None:
         super().__init__(pool)
         self._pool = pool
+        self.lookout = lookout
+        """Finds out that nobody answers, for roles that must not wait for long: these run its step in a loop."""
 
     @asynccontextmanager
     async def kept_connection(self) -> AsyncIterator[Executor]:
@@ -177,9 +181,11 @@ class Database(Executor):
             "statement_timeout": str(int(statement_timeout * 1000)),
             **(settings or {}),
         }
+        line = Line()
         try:
             pool = await asyncpg.create_pool(
                 url,
+                connect=line.open,
                 min_size=min_size,
                 max_size=max_size,
                 max_inactive_connection_lifetime=0,
@@ -193,7 +199,7 @@ class Database(Executor):
             if _is_away(error):
                 raise StoreUnavailable(f"cannot connect: {error}") from error
             raise
-        return cls(pool)
+        return cls(pool, Lookout(line, url, name=f"{name}-lookout"))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Executor]:
@@ -238,8 +244,7 @@ class Database(Executor):
 
     async def close(self, *, patience: float = 2.0) -> None:
         """Close politely, waiting up to `patience` seconds for statements under way, then cut them."""
-        import anyio  # noqa: PLC0415  # only at the end of a process
-
+        self.lookout.close()
         with anyio.move_on_after(patience, shield=True):
             await self._pool.close()
             return

@@ -1,0 +1,105 @@
+"""The line to PostgreSQL: how sessions are opened, and whether anybody answers at the other end.
+
+When no packet comes through any more, nothing says so: a statement waits for its answer until its own patience is over,
+and asyncpg then waits as long again for the answer to its request to cancel it. Where people wait, a `Lookout` asks a
+trivial question every second on a session of its own. Once that is not answered either, twice, the line is *dead*:
+everything under way on it fails at once and nothing more is sent, until somebody answers again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakSet
+
+import anyio
+import asyncpg
+
+from scheduler.service import Backoff, Unavailable
+from scheduler.telemetry import get_logger
+
+_log = get_logger("store")
+
+RETRIES = Backoff(base=0.5, cap=0.5)
+"""How often a dead line is tried."""
+
+
+class LineDead(ConnectionError):
+    """Nobody answers at the other end."""
+
+
+class Line:
+    """Opens the sessions of one pool, and knows them."""
+
+    def __init__(self) -> None:
+        self.dead = False
+        self._sessions: WeakSet[Any] = WeakSet()
+        self._dialling: set[anyio.CancelScope] = set()
+
+    async def open(self, *args: Any, **settings: Any) -> Any:
+        """Open a session, as asyncpg.connect does. Raises LineDead while the line is, or when it dies meanwhile."""
+        if self.dead:
+            raise LineDead("PostgreSQL does not answer")
+        with anyio.CancelScope() as scope:
+            self._dialling.add(scope)
+            try:
+                session = await asyncpg.connect(*args, **settings)
+            finally:
+                self._dialling.discard(scope)
+            self._sessions.add(session)
+            return session
+        raise LineDead("PostgreSQL does not answer")
+
+    def cut(self) -> None:
+        """Declare it dead: whoever waits for something on it learns so now."""
+        self.dead = True
+        for scope in self._dialling:
+            scope.cancel()
+        for session in list(self._sessions):
+            session.terminate()
+        self._sessions.clear()
+
+    def mend(self) -> None:
+        """Let sessions be opened again."""
+        self.dead = False
+
+
+class Lookout:
+    """Asks PostgreSQL every second whether it is there, for a loop with `RETRIES`; cuts the line when it is silent."""
+
+    def __init__(self, line: Line, url: str, *, name: str, interval: float = 1.0, patience: float = 1.5) -> None:
+        self._line = line
+        self._url = url
+        self._name = name
+        self._interval = interval
+        self._patience = patience
+        self._session: Any | None = None
+
+    async def step(self) -> float:
+        """Ask, and once more on a new session. A refusal is an answer: whoever comes is refused as quickly."""
+        if not await self._answers() and not await self._answers():
+            if not self._line.dead:
+                _log.warning("the database does not answer", patience=2 * self._patience)
+                self._line.cut()
+            raise Unavailable("PostgreSQL does not answer")
+        if self._line.dead:
+            _log.info("the database answers again")
+            self._line.mend()
+        return self._interval
+
+    async def _answers(self) -> bool:
+        with anyio.move_on_after(self._patience):
+            try:
+                if self._session is None:
+                    self._session = await asyncpg.connect(self._url, server_settings={"application_name": self._name})
+                await self._session.fetchval("SELECT 1")
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+                self.close()
+            return True
+        self.close()
+        return False
+
+    def close(self) -> None:
+        """Give the session up."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.terminate()

@@ -1,0 +1,82 @@
+"""A line to PostgreSQL on which nothing comes through: who waits learns of it soon, and goes on when it is mended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from scheduler.health import Health
+from scheduler.service import Service
+from scheduler.store.database import Database, StoreUnavailable
+from scheduler.store.line import RETRIES, Lookout
+from tests.support.cluster.links import Direction, Link, relayed, unix_listener
+from tests.support.servers import Servers
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def link(servers: Servers, tmp_path: Path) -> Iterator[Link]:
+    with relayed("test", servers.portal, unix_listener(tmp_path / ".s.PGSQL.5432"), servers.postgres.socket) as made:
+        yield made
+
+
+@pytest.fixture
+def far_url(servers: Servers, database_url: str, link: Link, tmp_path: Path) -> str:
+    """The test's database, reached through the link."""
+    assert link.name
+    return database_url.replace(str(servers.postgres.socket.parent), str(tmp_path))
+
+
+@asynccontextmanager
+async def looked_after(far_url: str, health: Health) -> AsyncIterator[Database]:
+    """A database whose lookout asks often; its session is replaced by one that loses patience soon."""
+    database = await Database.connect(far_url, name="test", max_size=2)
+    line = database.lookout._line
+    database.lookout = Lookout(line, far_url, name="lookout", interval=0.05, patience=0.2)
+    async with Service("test", health=health) as service:
+        service.loop("database", database.lookout.step, backoff=RETRIES)
+        yield database
+    await database.close(patience=0.2)
+
+
+@pytest.mark.parametrize("direction", ["both", "to server", "from server"])
+async def test_what_waits_on_a_line_that_was_cut_fails_soon_and_all_goes_on_once_it_is_mended(
+    far_url: str, link: Link, health: Health, direction: Direction
+) -> None:
+    failed: list[str] = []
+
+    async def wait_for_an_answer(database: Database) -> None:
+        try:
+            await database.fetchval("database_now")
+        except StoreUnavailable as error:
+            failed.append(str(error))
+
+    async with looked_after(far_url, health) as database, database.kept_connection() as kept:
+        await kept.fetchval("database_now")
+        await until(lambda: "test.database" in health.snapshot(), what="the lookout asks")
+        link.cut(direction)
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as group:
+                for _ in range(3):  # one more than there are connections: it waits for its turn
+                    group.start_soon(wait_for_an_answer, database)
+                with pytest.raises(StoreUnavailable):
+                    await kept.fetchval("database_now")
+            assert len(failed) == 3
+            with pytest.raises(StoreUnavailable, match="does not answer"):
+                await database.fetchval("database_now")
+        assert not health.snapshot()["test.database"].ok
+        link.mend()
+        await until(lambda: health.snapshot()["test.database"].ok, what="it answers again")
+        assert await database.fetchval("database_now")
+        assert await kept.fetchval("database_now")
+
+
+async def test_a_statement_that_takes_long_is_let_be_while_the_server_answers(far_url: str, health: Health) -> None:
+    async with looked_after(far_url, health) as database, database.session() as connection:
+        assert await connection.fetchval("SELECT 'done' FROM pg_sleep(1)") == "done"

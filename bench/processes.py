@@ -33,6 +33,11 @@ class Processes:
     def __init__(self, pid: int, port: int) -> None:
         self._root = psutil.Process(pid)
         self._port = port
+        self._adopted: list[tuple[str, psutil.Process]] = []
+
+    def adopt(self, role: str, pid: int) -> None:
+        """Count a process that somebody else has started as one of a role."""
+        self._adopted.append((role, psutil.Process(pid)))
 
     def by_role(self) -> dict[str, list[psutil.Process]]:
         """Return the living processes of each role; `supervisor` is the one that started them."""
@@ -46,6 +51,9 @@ class Processes:
                 continue
             known[process.pid] = role
             roles[role].append(process)
+        for role, process in self._adopted:
+            if process.is_running():
+                roles[role].append(process)
         return roles
 
     def cpu(self) -> dict[str, float]:
@@ -61,6 +69,16 @@ class Processes:
                 if role != "supervisor":
                     used[TASKS if role == "worker" else role] += times.children_user + times.children_system
         return used
+
+    def written(self, role: str) -> int:
+        """Return the bytes that a role's living processes have given to the disk so far."""
+        total = 0
+        for process in self.by_role()[role]:
+            try:
+                total += process.io_counters().write_bytes
+            except psutil.NoSuchProcess:
+                continue
+        return total
 
     def memory(self) -> dict[str, list[Memory]]:
         """Return what each process of each role holds."""

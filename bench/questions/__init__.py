@@ -9,8 +9,10 @@ from bench.questions.batch_submit import BatchSubmit
 from bench.questions.bulk_true import BulkTrue
 from bench.questions.capture import Capture
 from bench.questions.chain import Chain
+from bench.questions.costs import Costs
 from bench.questions.cron_storm import CronStorm
 from bench.questions.decode_cost import DecodeCost
+from bench.questions.dispatch_only import DispatchOnly
 from bench.questions.failover import Failover
 from bench.questions.fan_out_in import FanOutIn
 from bench.questions.idle import Idle
@@ -31,7 +33,9 @@ from bench.questions.wide_dag import WideDag
 
 QUESTIONS: tuple[type[Question], ...] = (
     SpawnLimit,
+    DispatchOnly,
     BulkTrue,
+    Costs,
     Capture,
     SubmitToStart,
     BatchSubmit,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from uuid import UUID
 
 import anyio
@@ -45,11 +46,15 @@ async def run(
     stop: anyio.Event,
     settings: WorkerSettings,
     lease_database: Database | None = None,
+    prepare: Callable[[WorkerSettings, Clock], Machine] = Machine.prepare,
 ) -> None:
-    """Execute runs until `stop` is set, then drain. `lease_database` holds a connection for the lease alone."""
+    """Execute runs until `stop` is set, then drain.
+
+    `lease_database` holds a connection for the lease alone; `prepare` makes what commands are executed with.
+    """
     registration = Registration(lease_database or database)
     ids = IdSource(clock)
-    machine = Machine.prepare(settings, clock)
+    machine = prepare(settings, clock)
     settings = msgspec.structs.replace(settings, labels={**settings.labels, **machine.labels})
     replaces = os.environ.pop(REPLACES, None)
     guard = os.environ.get(VARIABLE)

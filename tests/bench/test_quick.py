@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.child import ROOT, environment
 from bench.report import read
 
-QUESTIONS = ("spawn_limit", "bulk_true", "batch_submit", "single_posts", "chain", "fan_out_in")
+QUESTIONS = ("spawn_limit", "dispatch_only", "bulk_true", "batch_submit", "single_posts", "chain", "fan_out_in")
 
 
 def test_a_quick_run_answers_every_question_and_keeps_its_margins(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from bench.questions.dispatch_only import DispatchOnly
 from bench.questions.failover import Failover
 from bench.questions.fan_out_in import FanOutIn
 from bench.questions.idle import Idle
+from bench.questions.many_workers import ManyWorkers
 from bench.questions.old_snapshot import OldSnapshot
 from bench.questions.peers_bulk import PeersBulk
 from bench.questions.peers_latency import PeersLatency
@@ -55,6 +56,7 @@ QUESTIONS: tuple[type[Question], ...] = (
     Failover,
     Recovery,
     Idle,
+    ManyWorkers,
     AuthCost,
     PeersBulk,
     PeersLatency,

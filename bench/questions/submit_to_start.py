@@ -68,8 +68,11 @@ class SubmitToStart(Question):
         return samples
 
 
-async def delays(system: System, result: Result) -> dict[str, list[float]]:
-    """Return milliseconds from sending to each stage, request by request. Raises Unfinished if any is not completed."""
+async def delays(system: System, result: Result, *, stamped: bool = True) -> dict[str, list[float]]:
+    """Return milliseconds from sending to each stage, request by request. Raises Unfinished if any is not completed.
+
+    Commands that did not print when they started are not `stamped`.
+    """
     sent = {
         msgspec.json.decode(reply, type=_Id).id: at for reply, at in zip(result.replies, result.sent_at, strict=True)
     }
@@ -84,7 +87,8 @@ async def delays(system: System, result: Result) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"started": [], "claimed": [], "accepted": []}
     for row in rows:
         at = sent[row["task_id"]]
-        found["started"].append((float(row["output_tail"]) - at) * 1000)
+        if stamped:
+            found["started"].append((float(row["output_tail"]) - at) * 1000)
         found["claimed"].append((row["claimed"] - at) * 1000)
         found["accepted"].append((row["accepted"] - at) * 1000)
     return found

@@ -44,6 +44,9 @@ def bench(
     history: Annotated[
         int | None, Parameter(help="Runs that have ended in the large system of `backlog` (as many as wait).")
     ] = None,
+    full_sizes: Annotated[
+        bool, Parameter(negative="", help="`backlog` with up to 10,000,000 runs: an hour, and some 60 GB below --work.")
+    ] = False,
     peers: Annotated[
         tuple[str, ...],
         Parameter(negative="", consume_multiple=False, help="Ask the `peers_…` questions of these only."),
@@ -76,7 +79,7 @@ def bench(
         return 2
     chosen = [known[name] for name in questions] or list(QUESTIONS)
     with _directory(work) as directory:
-        settings = Bench(directory, quick=quick, pending=pending, history=history, peers=peers)
+        settings = Bench(directory, quick=quick, pending=pending, history=history, full_sizes=full_sizes, peers=peers)
         ask = partial(run, console, chosen, settings, out, runs=runs or (1 if quick else 5))
         report = anyio.run(ask)
     console.print(f"{out / 'bench.md'}, {out / 'bench.json'}", style="dim", highlight=False)

@@ -26,12 +26,14 @@ class Bench:
         quick: bool,
         pending: int | None = None,
         history: int | None = None,
+        full_sizes: bool = False,
         peers: Collection[str] = (),
     ) -> None:
         self.work = work
         self.quick = quick
         self.pending = pending
         self.history = history
+        self.full_sizes = full_sizes
         self.peers = peers  # names; none: all of them
         self.programs = Programs(work)
         self.settings: dict[str, str] = {}

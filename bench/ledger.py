@@ -22,28 +22,27 @@ SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS transactions,
 class Reading(msgspec.Struct, frozen=True):
     """Counters at one moment.
 
-    `cpu` is in seconds by role; `transactions` counts those that wrote; `log` is PostgreSQL's in bytes; `written`
-    what PostgreSQL's processes gave to the disk, in bytes; `valkey` the bytes that went in and out there.
+    `cpu` is in seconds by role; `transactions` counts those that wrote; `log` is PostgreSQL's, in bytes, `syncs` how
+    often that was forced to disk; `valkey` the bytes that went in and out there.
     """
 
     cpu: dict[str, float]
     transactions: int
     syncs: int
     log: int
-    written: int
     valkey: int
 
 
 async def take(system: System) -> Reading:
     """Read every counter, once those of PostgreSQL have caught up."""
-    cpu, written = system.processes.cpu(), system.processes.written("postgres")
+    cpu = system.processes.cpu()
     row = await system.database.fetchrow(_POSITION)
     await anyio.sleep(_STATISTICS)
     syncs = await system.wal_syncs()
     async with Redis.from_url(system.redis_url) as valkey:
         traffic = await valkey.info("stats")
     moved = traffic["total_net_input_bytes"] + traffic["total_net_output_bytes"]
-    return Reading(cpu, row["transactions"], syncs, row["log"], written, moved)
+    return Reading(cpu, row["transactions"], syncs, row["log"], moved)
 
 
 def costs(shape: str, before: Reading, after: Reading, count: int) -> list[Sample]:
@@ -62,6 +61,5 @@ def costs(shape: str, before: Reading, after: Reading, count: int) -> list[Sampl
         each("writing transactions", after.transactions - before.transactions, "transactions/task"),
         each("log forced to disk", after.syncs - before.syncs, "syncs/task"),
         each("PostgreSQL's log", after.log - before.log, "bytes/task"),
-        each("written by PostgreSQL", after.written - before.written, "bytes/task"),
         each("in and out of Valkey", after.valkey - before.valkey, "bytes/task"),
     ]

@@ -70,16 +70,6 @@ class Processes:
                     used[TASKS if role == "worker" else role] += times.children_user + times.children_system
         return used
 
-    def written(self, role: str) -> int:
-        """Return the bytes that a role's living processes have given to the disk so far."""
-        total = 0
-        for process in self.by_role()[role]:
-            try:
-                total += process.io_counters().write_bytes
-            except psutil.NoSuchProcess:
-                continue
-        return total
-
     def memory(self) -> dict[str, list[Memory]]:
         """Return what each process of each role holds."""
         held: dict[str, list[Memory]] = defaultdict(list)

@@ -5,7 +5,6 @@ The database may be away when a role starts, or not have its schema yet: the rol
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +16,7 @@ import msgspec
 
 from scheduler import lifeline, process, telemetry
 from scheduler.broker.broker import Broker
-from scheduler.cli import exits
+from scheduler.cli import exits, garbage
 from scheduler.config import Config
 from scheduler.domain.clock import Clock, SystemClock
 from scheduler.health import Health
@@ -61,10 +60,6 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     patience: float = 30.0
 
 
-_GC = (20_000, 20, 20)
-"""Collect cycles less often than by default: a batch makes many objects, and next to none of them are in a cycle."""
-
-
 class _SchemaMissing(Unavailable):
     pass
 
@@ -95,9 +90,7 @@ def run_role(name: str, config: Config) -> int:
     lifeline.die_with_parent()
     lifeline.call_ourselves(f"dts-{name}")
     wiring = _ROLES[name](config)
-    gc.freeze()  # what is imported stays: no collection need look at it
-    gc.set_threshold(*_GC)
-    gc.enable()
+    garbage.begin()
 
     async def main(stop: anyio.Event) -> None:
         await _run(wiring, name, config, stop)
@@ -137,8 +130,9 @@ async def _run(wiring: Wiring, name: str, config: Config, stop: anyio.Event) -> 
         broker = Broker.connect(config.redis.url, installation=installation, name=f"dts-{name}", clock=clock)
         stack.push_async_callback(_close, broker)
         process.notify("READY=1")
-        async with Service("broker", health=health) as service:
-            service.start("listen", broker.run, health)
+        async with Service("process", health=health) as service:
+            service.start("broker", broker.run, health)
+            service.loop("garbage", garbage.Collection(clock).step)
             await wiring.run(database=database, broker=broker, clock=clock, health=health, stop=stop, **extra)
 
 

@@ -19,17 +19,57 @@ from scheduler.telemetry import get_logger
 _log = get_logger("embedded")
 
 
+_LEAVING = 2.0  # seconds for processes that notice that their server has died
+
+
 async def stop_leftover(
-    pid_file: Path, *, program: str, directory: Path, signals: Sequence[tuple[signal.Signals, float]]
+    pid_file: Path,
+    *,
+    program: str,
+    directory: Path,
+    signals: Sequence[tuple[signal.Signals, float]],
+    locks: Sequence[Path] = (),
 ) -> None:
-    """Stop the server that `pid_file` names, if it still runs `program` on `directory`; remove the file in the end."""
+    """Stop the server that `pid_file` names, if it still runs `program` on `directory`, and what it has left there.
+
+    In the end the file and the server's other `locks` are removed: they would stop the next start, should the pid be
+    somebody else's by now, or that of a process which has died and which nobody has asked for its exit status.
+    """
+    files = [file for file in (pid_file, *locks) if file.exists()]
+    if not files:
+        return
     pid = read_pid(pid_file)
     if pid is not None and _is_ours(pid, program, directory):
         _log.warning("stopping a leftover server", program=program, pid=pid)
         for number, seconds in [*signals, (signal.SIGKILL, 10.0)]:
             if await _signal_and_wait(pid, number, seconds):
                 break
-    _forget(pid_file)
+    await _clear(program, directory)
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+async def _clear(program: str, directory: Path) -> None:
+    """Wait until nothing of `program` works in `directory`: without its lock, nothing would keep a new server away."""
+    with anyio.move_on_after(_LEAVING):
+        while _working_in(directory, program):
+            await sleep(0.02)
+    for pid in _working_in(directory, program):
+        _log.warning("killing what a server has left", program=program, pid=pid)
+        await _signal_and_wait(pid, signal.SIGKILL, 10.0)
+
+
+def _working_in(directory: Path, program: str) -> list[int]:
+    """Return the processes of `program` in `directory`, as far as /proc tells; those that have died are not in it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            where = os.readlink(process / "cwd")  # noqa: PTH115 - may point to what is gone
+            if where == str(directory.resolve()) and program in (process / "comm").read_text():
+                found.append(int(process.name))
+        except OSError:  # it has ended, or is none of our business
+            continue
+    return found
 
 
 def read_pid(pid_file: Path) -> int | None:
@@ -38,11 +78,6 @@ def read_pid(pid_file: Path) -> int | None:
         return int(pid_file.read_text().split("\n", 1)[0])
     except (FileNotFoundError, ValueError):
         return None
-
-
-def _forget(pid_file: Path) -> None:
-    # A stale file would stop the next start, should the pid be somebody else's by now.
-    pid_file.unlink(missing_ok=True)
 
 
 def _is_ours(pid: int, program: str, directory: Path) -> bool:

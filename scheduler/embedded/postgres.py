@@ -69,7 +69,13 @@ class PostgresServer:
         """Stop a leftover server, and make the data directory if there is none yet; True if it was made."""
         give(self._sockets, self._account)
         if (self._data / "PG_VERSION").exists():
-            await stop_leftover(self._data / "postmaster.pid", program="postgres", directory=self._data, signals=_FAST)
+            await stop_leftover(
+                self._data / "postmaster.pid",
+                program="postgres",
+                directory=self._data,
+                signals=_FAST,
+                locks=[self._sockets / f".s.PGSQL.{PORT}.lock"],
+            )
             self._write_access()
             return False
         await self._make()

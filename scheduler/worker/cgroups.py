@@ -25,6 +25,7 @@ from scheduler.worker.hierarchies import Hierarchy, own_hierarchies, text_of
 VARIABLE = "DTS_CGROUPS"
 """Environment variable of the worker: a line `<version> <controllers> <path of work>` for each hierarchy."""
 
+_UNKNOWN = 32768
 _PREFIX = "dts-"
 _PATIENCE = 5.0
 """Seconds that the dead may take to leave a cgroup."""
@@ -101,6 +102,7 @@ def kill_below(directories: list[str]) -> None:
     if any(_written(f"{directory}/cgroup.kill", "1") for directory in directories):
         return
     # v1 only, or a kernel before 5.14. Nobody forks from now on, and who is found can be killed one by one.
+    bounds = {directory: text_of(f"{directory}/pids.max") for directory in directories}
     bounded = [directory for directory in directories if _written(f"{directory}/pids.max", "0")]
     deadline = time.monotonic() + _PATIENCE
     while (pids := _processes_below(directories[0])) and time.monotonic() < deadline:
@@ -111,7 +113,16 @@ def kill_below(directories: list[str]) -> None:
                 continue
         time.sleep(0.001)
     for directory in bounded:
-        _written(f"{directory}/pids.max", "max")
+        _written(f"{directory}/pids.max", bounds[directory])
+
+
+def most_processes() -> int:
+    """Return how many processes and threads a worker and its commands may be together: 15 % of what there may be.
+
+    So does systemd bound a service. What forks without end then leaves the machine, and its own guard, room to end it.
+    """
+    limits = [int(text_of(f"/proc/sys/kernel/{name}") or _UNKNOWN) for name in ("threads-max", "pid_max")]
+    return min(limits) * 15 // 100
 
 
 def sweep(directory: str) -> None:
@@ -151,6 +162,8 @@ def _make(own: Hierarchy, wanted: tuple[str, ...], name: str, *, kept: bool) -> 
         if own.version == 2:
             wanted = tuple(controller for controller in wanted if _enable(controller, f"{path}/work"))
         os.mkdir(f"{path}/work/worker")  # noqa: PTH102
+        if "pids" in wanted:
+            write(f"{path}/work/pids.max", str(most_processes()))
     except OSError:
         made = Hierarchy(own.version, wanted, path)
         Subtree([made]).remove()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import asyncpg
+import psutil
 import pytest
 import redis.asyncio
 
@@ -112,6 +113,40 @@ async def test_a_pid_file_that_names_somebody_else_is_ignored(home: Path) -> Non
             assert await query(plan, "SELECT 1") == 1
         assert bystander.returncode is None
         bystander.kill()
+
+
+async def test_lock_files_that_name_a_process_which_lives_or_was_never_reaped_stop_no_start(home: Path) -> None:
+    """PostgreSQL itself refuses to start beside either, for it only asks whether there is such a process."""
+    async with embedded(home) as plan:
+        assert plan.sockets is not None
+        lock, user = plan.sockets / ".s.PGSQL.5432.lock", plan.account.name if plan.account is not None else None
+        words = lock.read_text().split("\n", 1)[1]
+    shell = ["sh", "-c", "true & echo $!; exec sleep 60"]  # nobody asks for the exit status of the former
+    async with await anyio.open_process(shell, user=user) as bystander:
+        assert bystander.stdout is not None
+        dead = int(await bystander.stdout.receive())
+        await until(lambda: gone(dead))
+        for pid in (bystander.pid, dead):
+            lock.write_text(f"{pid}\n{words}")
+            (home / SERVERS[0]).write_text(f"{pid}\n")
+            async with embedded(home) as plan:
+                assert await query(plan, "SELECT 1") == 1
+        assert bystander.returncode is None
+        bystander.kill()
+
+
+async def test_a_session_that_outlives_its_server_ends_before_the_next_one_starts(home: Path) -> None:
+    with embedded_process(home) as supervisor:
+        postmaster = pids(home)[0]
+        (writer,) = [each for each in psutil.Process(postmaster).children() if "background writer" in each.cmdline()[0]]
+        writer.suspend()  # so that it does not notice
+        for pid in (supervisor.pid, postmaster):
+            os.kill(pid, signal.SIGKILL)
+        supervisor.wait()
+    assert not gone(writer.pid)
+    async with embedded(home) as plan:
+        assert gone(writer.pid)
+        assert await query(plan, "SELECT 1") == 1
 
 
 async def test_a_server_that_dies_is_started_again(home: Path) -> None:

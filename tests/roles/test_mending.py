@@ -12,6 +12,7 @@ import anyio.to_thread
 import pytest
 
 from scheduler.broker import Broker
+from scheduler.broker.keys import lane_keys
 from scheduler.control.promote import Promoter
 from scheduler.control.reconcile import Reconciler
 from scheduler.domain.clock import SystemClock
@@ -129,9 +130,7 @@ async def test_a_silent_worker_is_reaped_and_a_renewing_one_never(
 
         async def dead(worker_id: UUID) -> bool:
             await execute(database, "UPDATE worker_leases SET renewal = renewal + 1 WHERE worker_id = $1", renewing)
-            async with database.session() as connection:
-                state = await connection.fetchval("SELECT state FROM workers WHERE id = $1", worker_id)
-            return bool(state == "dead")
+            return await worker_state(database, worker_id) == "dead"
 
         await until(lambda: dead(made.worker_id))
         assert not await dead(renewing)
@@ -140,6 +139,43 @@ async def test_a_silent_worker_is_reaped_and_a_renewing_one_never(
 
 async def lost_once(database: Database, run_id: UUID) -> bool:
     return bool((await run_row(database, run_id))["losses"] == 1)
+
+
+async def test_a_worker_whose_credit_expires_in_redis_is_offered_nothing_and_is_not_reaped(
+    database: Database, database_url: str, redis_url: str, broker: Broker
+) -> None:
+    async with bench(database) as made, scheduler(database_url, redis_url) as leader:
+        await until(lambda: leader.leads)
+        claim = await made.claim(await made.intake.create(new_task()))
+        silent = await add_worker(database)
+        await broker._functions.one("offer", lane_keys("default"), str(made.worker_id), 5, 1)
+        await until(lambda: without_credit(broker))
+        waiting = await made.intake.create(new_task())
+        assert waiting.queued is not None
+        await broker.push([waiting.queued])
+        assert (await broker.stats(["default"]))["default"].undelivered == 0
+
+        async def leases_were_judged() -> bool:
+            renew = "UPDATE worker_leases SET renewal = renewal + 1 WHERE worker_id = $1"
+            await execute(database, renew, made.worker_id)
+            return await worker_state(database, silent) == "dead"
+
+        await until(leases_were_judged)
+        assert await without_credit(broker)
+        assert await worker_state(database, made.worker_id) == "live"
+        run = await run_row(database, claim.run_id)
+        assert (run["state"], run["losses"], run["worker_id"]) == ("running", 0, made.worker_id)
+
+
+async def without_credit(broker: Broker) -> bool:
+    stats = (await broker.stats(["default"]))["default"]
+    return (stats.credit, stats.workers) == (0, 0)
+
+
+async def worker_state(database: Database, worker_id: UUID) -> str:
+    async with database.session() as connection:
+        state: str = await connection.fetchval("SELECT state FROM workers WHERE id = $1", worker_id)
+    return state
 
 
 async def test_a_new_leader_need_not_observe_from_the_beginning(

@@ -20,6 +20,7 @@ from tests.broker.support import connected
 from tests.roles.worker_role_support import Works, worker
 from tests.roles.worker_support import alive
 from tests.support import until
+from tests.support.rows import run_row
 
 
 @pytest.fixture
@@ -302,3 +303,25 @@ async def test_a_command_that_the_guard_has_asked_to_end_has_not_failed(
         os.killpg(pid, signal.SIGTERM)
         row = await works.row_when(run_id, state)
         assert (row["reason"], row["failures"], row["losses"]) == (reason, 0, 0)
+
+
+async def test_a_run_reaches_only_a_worker_that_satisfies_it_by_redis_or_without_it(
+    database: Database, broker: Broker
+) -> None:
+    """It is offered, and it waits longest and most urgently in PostgreSQL; whoever lacks the label gets neither."""
+    demands = {"requires": {"disk": "fast"}, "priority": 9}
+    async with worker(database, broker, labels={"disk": "slow"}) as slow:
+        offered = await slow.submit("true", **demands)
+        found = await slow.submit("true", push=False, **demands)
+        plain = [await slow.submit("true"), await slow.submit("true", push=False)]  # the latter is found in PostgreSQL
+        assert {(await slow.ended_row(run))["state"] for run in plain} == {"completed"}
+        for run in (offered, found):
+            row = await run_row(database, run)
+            assert (row["state"], row["attempt"], row["worker_id"]) == ("queued", 0, None)
+        stats = (await broker.stats([row["lane"]]))[row["lane"]]
+        assert (sum(stats.ready), stats.undelivered, stats.pending, stats.workers) == (1, 0, 0, 0)
+        async with worker(database, broker, labels={"disk": "fast"}) as fast:
+            assert {(await fast.ended_row(run))["state"] for run in (offered, found)} == {"completed"}
+    by = await slow.query("SELECT DISTINCT w.labels ->> 'disk' FROM attempts a JOIN workers w ON w.id = a.worker_id"
+                          " WHERE a.run_id = ANY($1::uuid[])", [offered, found])  # fmt: skip
+    assert [row[0] for row in by] == ["fast"]

@@ -8,6 +8,7 @@ from scheduler.broker import Broker
 from scheduler.control.fire import Firer
 from scheduler.control.sweep import BEGINNING
 from scheduler.domain.clock import SystemClock
+from scheduler.domain.task import Concurrency
 from scheduler.store.database import Database
 from scheduler.store.dispatch import Dispatch
 from scheduler.store.invariants import INVARIANTS, check
@@ -120,6 +121,19 @@ async def broken(database: Database) -> dict[str, int]:
 
 @pytest.mark.usefixtures("history")
 async def test_what_the_system_makes_contradicts_no_promise(database: Database) -> None:
+    assert await broken(database) == {}
+
+
+async def test_a_run_that_waits_for_its_place_behind_a_gate_contradicts_nothing(
+    database: Database, history: dict[str, str]
+) -> None:
+    """However long it has been due, and although nothing is queued in its lane."""
+    one_at_a_time = {"queue": "gated", "concurrency": Concurrency(key="k", max_runs=1)}
+    async with bench(database) as b:
+        await b.claim(await b.intake.create(new_task("holds the place", **one_at_a_time)))
+        waits = await b.intake.create(new_task("waits", straight=False, **one_at_a_time))
+        async with database.session() as connection:
+            await connection.execute(f"UPDATE runs SET run_at = {history['old']} WHERE id = $1", waits.run_id)
     assert await broken(database) == {}
 
 

@@ -89,7 +89,7 @@ class Reconcile:
             return len(await executor.fetch("withdraw_paused", limit))
 
     async def settle_missed(self, epoch: int, *, after: UUID | None, limit: int = 1000) -> Page:
-        """Settle the edges whose upstream ended unseen: it committed while the edge was being written."""
+        """Settle the edges whose upstream ended unseen: the leader died between writing them and looking again."""
         rows = await self._database.fetch("waiting_upstreams", after or NIL, limit)
         ended = sorted({row["id"] for row in rows if row["ended"]})
         settled = Settled([], 0)

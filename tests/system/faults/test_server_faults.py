@@ -31,8 +31,8 @@ def test_without_redis_work_starts_within_a_second_and_a_half(
         rows = system.until_completed(runs)
         waits = sorted((row["first_started_at"] - row["created_at"]).total_seconds() for row in rows)
         figure("submit to start, p50", waits[len(waits) // 2], 1.5)
-        # One that hangs has to be found out first, which takes part of a short outage.
-        figure("submit to start, p99", waits[int(len(waits) * 0.99)], 1.5 if seconds > 10 or what == "down" else 2.0)
+        # One that hangs has to be found out first, which takes up to 1.4 s: half of a short outage.
+        figure("submit to start, p99", waits[int(len(waits) * 0.99)], 1.5 if seconds > 10 or what == "down" else 2.5)
     figure("normal again after", until_quick(system), 5.0)
 
 

@@ -175,6 +175,7 @@ def test_what_a_guard_and_a_worker_leave_that_were_killed_together_ends_with_the
 @with_pids
 def test_what_a_worker_and_its_commands_fork_in_all_is_bounded(start: type[Guarded]) -> None:  # noqa: F811
     first = start()
+    first.worker()
     bounds = [p.read_text().strip() for d in left_of(first.guard) for p in [d / "work/pids.max"] if p.exists()]
     assert bounds == [str(cgroups.most_processes())]
     assert 100 < cgroups.most_processes() < int(Path("/proc/sys/kernel/pid_max").read_text()) / 5

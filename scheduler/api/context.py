@@ -27,6 +27,7 @@ from scheduler.store.calendars import Calendars
 from scheduler.store.changes import Changes
 from scheduler.store.database import Database, Pinned
 from scheduler.store.dead_letters import DeadLetters
+from scheduler.store.events import Events
 from scheduler.store.explain import Explain
 from scheduler.store.intake import Intake
 from scheduler.store.keys import Keys
@@ -59,6 +60,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     workflows: Workflows
     queues: Queues
     explain: Explain
+    events: Events
     offers: Offers
     admission: Admission
     namespaces: Namespaces
@@ -155,6 +157,7 @@ def _readers(database: Database) -> dict[str, Any]:
         "workflows": Workflows(database),
         "queues": Queues(database),
         "explain": Explain(database),
+        "events": Events(database),
     }
 
 

@@ -152,7 +152,7 @@ def _operation(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
         "responses": _responses(route, schema_of),
     }
     if route.request is not None:
-        operation["requestBody"] = {"required": True, "content": _content(route, schema_of)}
+        operation["requestBody"] = {"required": not route.optional_body, "content": _content(route, schema_of)}
     return operation
 
 

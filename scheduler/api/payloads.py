@@ -13,6 +13,7 @@ from scheduler.wire.access import Key, Namespace
 from scheduler.wire.audit import AuditEntry
 from scheduler.wire.calendars import StoredCalendar
 from scheduler.wire.dead_letters import DeadLetter, Decided
+from scheduler.wire.events import PublishedEvent
 from scheduler.wire.fleet import Queue, Worker
 from scheduler.wire.secrets import Secret
 from scheduler.wire.tasks import Created, Fire, PlannedFire, Task
@@ -93,6 +94,13 @@ class SecretPage(msgspec.Struct, kw_only=True):
     """One page of secrets, without their values."""
 
     items: list[Secret]
+    next_cursor: str | None
+
+
+class EventPage(msgspec.Struct, kw_only=True):
+    """One page of published events."""
+
+    items: list[PublishedEvent]
     next_cursor: str | None
 
 

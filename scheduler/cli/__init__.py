@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -27,7 +28,13 @@ def run(words: list[str]) -> int:
             return run_command(words[0], settings)
     from scheduler.cli.app import app  # noqa: PLC0415
 
-    return int(app(words, result_action="return_int_as_exit_code_else_zero"))
+    try:
+        code = int(app(words, result_action="return_int_as_exit_code_else_zero"))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has had enough, as in `dts task list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit complains again
+        return 0
+    return code
 
 
 def guard(argv: list[str]) -> NoReturn:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from scheduler.cli import exits
-from scheduler.cli.connection import FLAG, JSON, REMOTE, Remote
+from scheduler.cli.connection import FLAG, JSON, REMOTE, Remote, failure
 from scheduler.cli.options import Config, DatabaseUrl
 
 if TYPE_CHECKING:
     from scheduler.store.database import Database  # imported for real only where it is used: help must be quick
 
-app = App(name="audit", help="Read the audit log, and verify it.")
+app = App(name="audit", help="Read the audit log, verify it, and remove its oldest part.")
 
 
 @app.command(name="list")
@@ -91,3 +91,37 @@ async def _verify(database: Database, heads: set[str], *, json: bool) -> int:
     text = "\n".join([*faults, f"{rows} rows under seals, {unsealed} not sealed yet; head {head or '(none)'}"])
     output.done({"ok": not faults, "faults": faults, "rows": rows, "unsealed": unsealed, "head": head}, text)
     return exits.FAILURE if faults else exits.OK
+
+
+@app.command
+def prune(
+    *,
+    older_than: Annotated[str, Parameter(help="What was sealed longer ago goes, such as 365d.")],
+    json: JSON = False,
+    config: Config = None,
+    database_url: DatabaseUrl = None,
+) -> int:
+    """Remove the oldest entries, by whole seals. The seals stay, so the chain can still be verified.
+
+    Asks PostgreSQL itself, as whoever owns the log (`dts_migrate` in migrations/roles.sql.example): no server's role
+    may. That it was done is an entry of the log.
+    """
+    from scheduler.cli.database import with_database  # noqa: PLC0415 - not needed for help
+    from scheduler.domain.durations import parse_duration  # noqa: PLC0415
+
+    try:
+        seconds = parse_duration(older_than)
+    except ValueError as error:
+        raise failure(f"--older-than: {error}", exits.USAGE) from None
+    return with_database("dts audit", config, database_url, lambda database: _prune(database, seconds, json=json))
+
+
+async def _prune(database: Database, seconds: float, *, json: bool) -> int:
+    from scheduler.cli.output import Output  # noqa: PLC0415 - not needed for help
+    from scheduler.store.audit import Audit  # noqa: PLC0415
+
+    up_to, removed = await Audit(database).prune(seconds, "prune")
+    Output(json=json).done(
+        {"removed": removed, "pruned_up_to_seal": up_to}, f"{removed} entries removed; only seals up to number {up_to}"
+    )
+    return exits.OK

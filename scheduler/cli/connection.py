@@ -84,7 +84,7 @@ class Remote:
             client = Client(access, retries=PATIENT if patient else RetryPolicy())
         except ValueError as error:
             raise failure(str(error), exits.USAGE) from None
-        with client, _quiet_when_nobody_reads():
+        with client:
             try:
                 yield client
             except ClientError as error:
@@ -181,14 +181,3 @@ def _is_id(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-@contextmanager
-def _quiet_when_nobody_reads() -> Iterator[None]:
-    """End quietly when stdout is a pipe whose reader has had enough, as in `dts task list | head`."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit complains again
-        raise SystemExit(exits.OK) from None

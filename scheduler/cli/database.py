@@ -18,6 +18,7 @@ def with_database(
 ) -> int:
     """Run `work` on the database of the configuration, as the client `name`; return its exit code."""
     import anyio  # noqa: PLC0415
+    from asyncpg import InsufficientPrivilegeError  # noqa: PLC0415
 
     from scheduler.store.database import Database, StoreUnavailable  # noqa: PLC0415
 
@@ -37,6 +38,9 @@ def with_database(
             return exits.UNAVAILABLE
         try:
             return await work(database)
+        except InsufficientPrivilegeError as error:
+            sys.stderr.write(f"dts: {error}: connect as the owner of the tables (dts_migrate), or as dts_scheduler\n")
+            return exits.FAILURE
         finally:
             await database.close()
 

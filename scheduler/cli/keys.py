@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from cyclopts import App, Parameter
 
 from scheduler.cli import exits
-from scheduler.cli.connection import FLAG, REMOTE, Remote, failure
+from scheduler.cli.connection import FLAG, JSON, REMOTE, Remote, failure
 from scheduler.cli.options import Config, DatabaseUrl
-from scheduler.domain.access import EVERY_NAMESPACE, Permission, Role
+from scheduler.domain.access import EVERY_NAMESPACE, GRANTS, PERMISSIONS, Permission, Role
 from scheduler.domain.durations import parse_duration
 
 if TYPE_CHECKING:
@@ -156,6 +156,21 @@ def _hand_over(key: IssuedKey, out: Path | None, remote: Remote) -> None:
         output.done(key, key.key)
     else:
         output.data(key)
+
+
+@app.command
+def roles(*, json: JSON = False) -> int:
+    """List what each role holds. Asks no server."""
+    from scheduler.cli.output import Output  # noqa: PLC0415 - not needed for help
+
+    rows = [
+        {"permission": permission, **{role: permission in held for role, held in GRANTS.items()}}
+        for permission in PERMISSIONS
+    ]
+    columns: dict[str, Callable[[dict[str, Any]], object]] = {"permission": lambda row: row["permission"]}
+    columns |= {role: lambda row, role=role: "yes" if row[role] else None for role in GRANTS}  # type: ignore[misc]
+    Output(json=json).rows(rows, columns)
+    return exits.OK
 
 
 def _seconds(text: str) -> float:

@@ -40,7 +40,9 @@ class Definition:
     memory: Annotated[str | None, Parameter(help="Memory that it may use, such as 64M.")] = None
     delay: Annotated[str | None, Parameter(help="Start it after so long.")] = None
     at: Annotated[str | None, Parameter(help="Start it at this time: RFC 3339 with an offset.")] = None
-    schedule: Annotated[str | None, Parameter(help='Make it recurring: "0 3 * * *", @daily, "@every 90s".')] = None
+    schedule: Annotated[
+        str | None, Parameter(help='Make it recurring: "0 3 * * *", @daily, "@every 90s", "@event NAME".')
+    ] = None
     timezone: Annotated[str | None, Parameter(help="IANA zone of the schedule. Default: UTC.")] = None
     after: Annotated[
         tuple[str, ...], _LIST, Parameter(help="Task (id or name) that must succeed first; may be repeated.")

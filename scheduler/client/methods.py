@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from scheduler.client import audit as on_audit
 from scheduler.client import calendars as on_calendars
+from scheduler.client import events as on_events
 from scheduler.client import fleet, waiting
 from scheduler.client import keys as on_keys
 from scheduler.client import runs as on_runs
@@ -136,6 +137,10 @@ class Methods:
     discard_dead_letters = Method(fleet.discard_dead_letters)
     health = Method(fleet.health)
     ready = Method(fleet.ready)
+
+    publish_event = Method(on_events.publish_event)
+    events = ListingMethod(on_events.events)
+    event_of_run = Method(on_events.event_of_run)
 
     store_secret = Method(on_secrets.store_secret)
     secrets = ListingMethod(on_secrets.secrets)

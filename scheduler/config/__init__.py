@@ -8,7 +8,7 @@ line sees these objects: the composition root turns them into each role's own se
 
 from __future__ import annotations
 
-from scheduler.config.loading import ConfigError, Loaded, load, redact_url, show, to_environment
+from scheduler.config.loading import ConfigError, Loaded, load, redact_url, show, shown, to_environment
 from scheduler.config.settings import SHORT, Config, Log
 
-__all__ = ["SHORT", "Config", "ConfigError", "Loaded", "Log", "load", "redact_url", "show", "to_environment"]
+__all__ = ["SHORT", "Config", "ConfigError", "Loaded", "Log", "load", "redact_url", "show", "shown", "to_environment"]

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Meta
@@ -88,19 +89,37 @@ def redact_url(url: str) -> str:
     return re.sub(r"([?&]password=)[^&]*", r"\1***", url)
 
 
-def show(loaded: Loaded) -> str:
-    """Return the configuration as TOML with sources as comments, and with no secret in it."""
-    lines: list[str] = []
+class Shown(msgspec.Struct, frozen=True):
+    """A setting as it may be shown: with where it comes from, and without what is secret in it."""
+
+    section: str
+    key: str
+    value: Any
+    source: str
+
+
+def shown(loaded: Loaded) -> list[Shown]:
+    """Return every setting, section by section."""
+    found = []
     for section, fields in SECTIONS.items():
-        lines.append(f"[{section}]")
         for key in fields:
             value = getattr(getattr(loaded.config, section), key)
             if f"{section}.{key}" in SECRETS:
                 value = redact_url(value) if key == "url" else value and "***"
-            source = loaded.sources.get(f"{section}.{key}", "default")
-            lines.append(f"{key} = {_toml(value)}  # {source}")
-        lines.append("")
-    return "\n".join(lines)
+            found.append(Shown(section, key, value, loaded.sources.get(f"{section}.{key}", "default")))
+    return found
+
+
+def show(loaded: Loaded) -> str:
+    """Return the configuration as TOML with sources as comments, and with no secret in it."""
+    lines: list[str] = []
+    section = ""
+    for setting in shown(loaded):
+        if setting.section != section:
+            section = setting.section
+            lines += ["", f"[{section}]"] if lines else [f"[{section}]"]
+        lines.append(f"{setting.key} = {_toml(setting.value)}  # {setting.source}")
+    return "\n".join([*lines, ""])
 
 
 def _toml(value: object) -> str:

@@ -10,6 +10,7 @@ A cron expression names local times. Where the local clock jumps, this is what t
   hours, as `0,2,4…` does, and keeps to local times.
 
 `@every 90s` knows no local time: it fires at whole periods after its anchor, which is the task's creation.
+`@event NAME` knows no time at all: it fires when an event of that name is published.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from typing import Literal
 from scheduler.domain.cron_fields import MACROS, is_hashed, parse_fields
 from scheduler.domain.cron_search import WallClock
 from scheduler.domain.durations import parse_duration
-from scheduler.domain.schedule import FIRST_INSTANT, LAST_INSTANT, EverySchedule, Schedule
+from scheduler.domain.schedule import (
+    EVENT_NAME,
+    FIRST_INSTANT,
+    LAST_INSTANT,
+    EventSchedule,
+    EverySchedule,
+    Schedule,
+    on_event,
+)
 from scheduler.domain.zones import DAY, Stretch, Zone, instant_of, moment_of, zone_named
 
 __all__ = ["CronSchedule", "DstGap", "EverySchedule", "Schedule", "parse_schedule"]
@@ -145,6 +154,9 @@ def parse_schedule(
     expression = " ".join(expression[: _LONGEST_EXPRESSION + 1].split())
     if len(expression) > _LONGEST_EXPRESSION:
         raise ValueError(f"a schedule has {_LONGEST_EXPRESSION} characters at most")
+    macro, _, argument = expression.partition(" ")
+    if macro.lower() == "@event":
+        return _event(argument, timezone)
     if expression.startswith("@"):
         expression = expression.lower()
     if not expression.startswith("@every"):
@@ -164,7 +176,7 @@ def _cron(expression: str, timezone: str, hash_id: str, dst_gap: DstGap) -> Sche
         raise ValueError('a schedule is empty: write five fields such as "30 2 * * *", or a macro such as @daily')
     if expression[0] == "@" and expression not in MACROS:
         macro, known = expression.partition(" ")[0], ", ".join(MACROS)
-        raise ValueError(f"{macro} is unknown: write {known}, or @every followed by a duration")
+        raise ValueError(f"{macro} is unknown: write {known}, @every followed by a duration, or @event and a name")
     return CronSchedule(expression, zone, hash_id, dst_gap)
 
 
@@ -178,6 +190,16 @@ def _every(expression: str, timezone: str, anchor: int) -> Schedule:
     if period < 1 or period != int(period):
         raise ValueError(f'{expression!r} needs whole seconds, one or more, as in "@every 90s" or "@every 1h30m"')
     return EverySchedule(expression, zone, int(period), anchor)
+
+
+@lru_cache(maxsize=16384)
+def _event(name: str, timezone: str) -> Schedule:
+    zone = zone_named(timezone)
+    if not EVENT_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name[:60]!r} names no event: write @event and a name of letters, digits, '.', '_' and '-' (not stream)"
+        )
+    return EventSchedule(on_event(name), zone)
 
 
 def _time(wall: int) -> str:

@@ -5,14 +5,24 @@ Instants are whole seconds since 1970 UTC; moments are aware datetimes, in answe
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from datetime import datetime
+from typing import Final
 
 from scheduler.domain.zones import Zone, instant_of, moment_of
 
 FIRST_INSTANT = instant_of(datetime.fromisoformat("1970-01-02T00:00:00+00:00"))
 LAST_INSTANT = instant_of(datetime.fromisoformat("9998-12-31T00:00:00+00:00"))
 """Nothing is planned before or after these, so that no zone's local time leaves what `datetime` can hold."""
+
+EVENT_NAME: Final = re.compile(r"(?!stream\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+"""`stream` is where events are followed."""
+
+
+def on_event(name: str) -> str:
+    """Return the schedule of what runs when an event of this name is published, as it is stored."""
+    return f"@event {name}"
 
 
 class Schedule(ABC):
@@ -86,3 +96,19 @@ class EverySchedule(Schedule):
         """See `Schedule`."""
         first, last = (max((instant - self.anchor) // self.period, 0) for instant in (after, until))
         return max(last - first, 0)
+
+
+class EventSchedule(Schedule):
+    """`@event`: no time is planned; a run is made whenever somebody publishes an event of this name."""
+
+    def next_second(self, after: int) -> int | None:  # noqa: ARG002 - there is none
+        """See `Schedule`."""
+        return None
+
+    def previous_second(self, at: int) -> int | None:  # noqa: ARG002 - there is none
+        """See `Schedule`."""
+        return None
+
+    def count(self, after: int, until: int) -> int:  # noqa: ARG002 - there are none
+        """See `Schedule`."""
+        return 0

@@ -11,7 +11,7 @@ from scheduler.domain import text
 from scheduler.domain.complaints import Complaints, quoted
 from scheduler.domain.cron import parse_schedule
 from scheduler.domain.fires import next_fire_at
-from scheduler.domain.schedule import Schedule
+from scheduler.domain.schedule import EventSchedule, Schedule
 from scheduler.domain.task import Dependency, TaskSpec
 from scheduler.domain.zones import zone_named
 
@@ -61,8 +61,17 @@ def _recurring(
     except ValueError as error:
         found.add("schedule", str(error))
         return
-    if within:
+    if isinstance(schedule, EventSchedule):
+        changes["schedule"] = schedule.expression
+        _refuse_planning(spec, found)
+    elif within:
         _refuse_no_fires(schedule, structs.replace(spec, **bounds) if bounds else spec, now, found)
+
+
+def _refuse_planning(spec: TaskSpec, found: Complaints) -> None:
+    for field in ("jitter", "calendars", "depends_on"):
+        if getattr(spec, field):
+            found.add(field, "is about planned times, and events come when they come: leave it out")
 
 
 def _refuse_no_fires(schedule: Schedule, spec: TaskSpec, now: datetime, found: Complaints) -> None:

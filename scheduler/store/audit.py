@@ -113,14 +113,46 @@ class Audit:
         return seal
 
     async def faults(self) -> AsyncIterator[tuple[Seal, Sequence[str]]]:
-        """Read the whole log again; yield every seal, with what is wrong there."""
+        """Read the whole log again; yield every seal, with what is wrong there. What was pruned has only its seals."""
         previous: Seal | None = None
+        pruned: int = await self._database.fetchval("audit_pruned")
         while rows := await self._database.fetch("list_seals", 0 if previous is None else previous.number, 100):
             for row in rows:
                 seal = Seal(**dict(row))
-                found = await _digest(self._database, seal.first_seq, seal.last_seq)
+                if seal.number <= pruned:
+                    found = seal.rows, seal.digest
+                else:
+                    found = await _digest(self._database, seal.first_seq, seal.last_seq)
                 yield seal, faults_of(previous, seal, *found)
                 previous = seal
+
+    async def prune(self, older_than: float, actor: str) -> tuple[int, int]:
+        """Remove the entries under seals that are older than so many seconds; return (up to which seal, how many).
+
+        The seals stay. An entry tells of it. Interrupted, the next call goes on. Only who owns the log may.
+        """
+        async with self._database.transaction() as executor:
+            row = await executor.fetchrow("audit_prunable", older_than)
+            if row is not None and row["number"] is not None:
+                await executor.execute("insert_pruning", row["number"])
+                entry = Entry(
+                    namespace=None,
+                    actor=actor,
+                    action="prune_audit",
+                    object=str(row["number"]),
+                    request_id="-",
+                    status=200,
+                    count=row["rows"],
+                )
+                await write_audit(executor, [entry])
+        removed, done = 0, False
+        while not done:
+            async with self._database.transaction() as executor:
+                await executor.execute("allow_pruning")
+                gone = await executor.fetch("prune_audit", SEALED_AT_ONCE)
+            removed += len(gone)
+            done = len(gone) < SEALED_AT_ONCE
+        return await self._database.fetchval("audit_pruned"), removed
 
     async def unsealed(self, head: Seal | None) -> int:
         """Return how many rows stand after the newest seal."""

@@ -18,6 +18,7 @@ from scheduler.store.terms import fenced
 _PATIENCE_MS: Final = 200
 _BATCH: Final = 100  # runs, each with its output
 _BATCHES: Final = 50
+_EVENTS: Final = 10_000  # at once
 _BUSY = (asyncpg.LockNotAvailableError, *RETRYABLE)
 
 
@@ -61,6 +62,7 @@ class History:
             await executor.execute("forget_dead_letters", dead_letters)
             await executor.execute("forget_deleted_tasks", retention)
             await executor.execute("forget_workflow_runs", retention)
+            await executor.execute("forget_events", retention, _EVENTS)
 
     async def forget_left(self, epoch: int) -> bool:
         """Delete what runs have left whose tasks' `retention` is over; True if there may be more of it."""

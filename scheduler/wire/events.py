@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -35,3 +35,21 @@ class Gap(msgspec.Struct, kw_only=True, frozen=True):
     """Changes may be missing: read what you need again, then go on with the stream."""
 
     reason: Literal["too_old", "too_many", "too_slow"]
+
+
+class BegunRun(msgspec.Struct, kw_only=True, frozen=True):
+    """A run that began because of an event."""
+
+    task_id: UUID
+    run_id: UUID
+
+
+class PublishedEvent(msgspec.Struct, kw_only=True, frozen=True):
+    """What somebody has said has happened. `payload` is any JSON value."""
+
+    id: UUID
+    name: str
+    payload: Any
+    published_at: datetime
+    published_by: str
+    runs: list[BegunRun]

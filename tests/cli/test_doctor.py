@@ -10,6 +10,7 @@ from scheduler.store.database import Database
 from scheduler.store.invariants import INVARIANTS
 from tests.cli.conftest import Dts
 from tests.support.rows import bench, new_task
+from tests.support.up import CHECKOUT
 
 
 def test_a_system_that_keeps_its_promises_passes(dts: Dts, database_url: str) -> None:
@@ -72,3 +73,22 @@ def test_redis_that_is_away_is_said_to_be(dts: Dts, database_url: str) -> None:
     done = dts("doctor", "--database-url", database_url, "--redis-url", "redis://127.0.0.1:1")
     assert done.code == exits.UNAVAILABLE
     assert ("redis", "reachable", "wrong") in {(i["area"], i["name"], i["verdict"]) for i in done.items}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("role", ["dts_api", "dts_scheduler", "dts_worker"])
+async def test_a_login_with_few_rights_is_enough_or_is_told_which_one_is(
+    database: Database, database_url: str, dts: Dts, role: str
+) -> None:
+    script = Path(CHECKOUT, "migrations", "roles.sql.example").read_text(encoding="utf-8")  # noqa: ASYNC240 - once
+    async with database.session() as connection, connection.transaction():
+        await connection.execute(script)
+    url = f"{database_url}&role={role}"
+    done = await to_thread.run_sync(lambda: dts("doctor", "--json", "--database-url", url))
+    verdicts = {(item["area"], item["name"]): item["verdict"] for item in done.items}
+    assert (verdicts[("schema", "migrations")], verdicts[("fleet", "leader")]) == ("ok", "wrong")
+    promises = await to_thread.run_sync(lambda: dts("doctor", "--invariants", "--json", "--database-url", url))
+    if role == "dts_scheduler":
+        assert promises.code == exits.OK, promises.err
+    else:
+        assert (promises.code, "dts_scheduler" in promises.err) == (exits.FAILURE, True)

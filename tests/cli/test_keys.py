@@ -90,3 +90,9 @@ async def test_the_first_key_is_made_in_the_database_and_is_an_admins(
     (key,) = (await api.get("/api/keys", headers=header)).json["items"]
     assert (key["role"], key["namespaces"], key["created_by"]) == ("admin", ["*"], "bootstrap")
     assert await anyio.to_thread.run_sync(bootstrap) == exits.FAILURE
+
+
+def test_what_each_role_holds_is_listed_without_a_server(dts: Dts) -> None:
+    held = {row["permission"]: row for row in dts("key", "roles").items}
+    assert (held["event:publish"]["viewer"], held["event:publish"]["operator"]) == (False, True)
+    assert all(row["admin"] for row in held.values())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
-from scheduler.domain.audit import Seal
+from scheduler.domain.audit import Seal, seal_after
 from scheduler.store.audit import Audit, Entry, Mark, write_audit
 from scheduler.store.database import Database
 from tests.support.waiting import until
@@ -151,3 +152,40 @@ async def test_cutting_off_the_end_shows_in_a_head_that_was_kept(database: Datab
     await _tamper(database, "DELETE FROM audit_seals WHERE number = 3", "DELETE FROM audit_log WHERE seq > 8")
     assert await _faults(database) == []
     assert kept.head not in [seal.head async for seal, _ in Audit(database).faults()]
+
+
+async def test_the_oldest_part_may_go_and_the_chain_stays_whole(database: Database, epoch: int) -> None:
+    await _three_seals(database, epoch)
+    audit = Audit(database)
+    assert await audit.prune(3600.0, "prune") == (0, 0)
+    await _age(database, seals=2)
+    assert await audit.prune(3600.0, "prune") == (2, 8)
+    assert await audit.prune(3600.0, "prune") == (2, 0)
+    assert await _faults(database) == []
+    async with database.session() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM audit_log") == 4 + 1
+        assert await connection.fetchval("SELECT action FROM audit_log ORDER BY seq DESC LIMIT 1") == "prune_audit"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
+            await connection.execute("DELETE FROM audit_log")
+    await _tamper(database, "UPDATE audit_log SET actor = 'somebody' WHERE seq = 9")
+    assert [fault for fault in await _faults(database) if "at least one was changed" in fault]
+    await _tamper(database, "UPDATE audit_seals SET rows = 3 WHERE number = 1")
+    assert [fault for fault in await _faults(database) if "seal 1 does not follow" in fault]
+
+
+async def _age(database: Database, *, seals: int) -> None:
+    """Let the first seals have been made two hours ago, as if the leader had made them then."""
+    async with database.session() as connection:
+        rows = await connection.fetch(
+            "SELECT number, first_seq, last_seq, rows, digest, hash, sealed_at FROM audit_seals ORDER BY number"
+        )
+    previous: Seal | None = None
+    changes = []
+    for row in rows:
+        at = row["sealed_at"] - timedelta(hours=2) if row["number"] <= seals else row["sealed_at"]
+        previous = seal_after(previous, row["last_seq"], row["rows"], row["digest"], at)
+        changes.append(
+            f"UPDATE audit_seals SET sealed_at = '{at.isoformat()}', hash = '\\x{previous.hash.hex()}'"
+            f" WHERE number = {row['number']}"
+        )
+    await _tamper(database, *changes)

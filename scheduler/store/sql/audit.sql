@@ -49,6 +49,34 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 -- reads seals in order, after `$1`
 SELECT number, first_seq, last_seq, rows, digest, hash, sealed_at FROM audit_seals WHERE number > $1 ORDER BY number LIMIT $2
 
+-- name: audit_pruned
+-- reads up to which seal the log was pruned, 0 if it never was
+SELECT coalesce(max(up_to), 0) FROM audit_prunings
+
+-- name: audit_prunable
+-- reads the newest seal that is older than `$1` seconds, and how many rows are under those that were not pruned before
+SELECT max(s.number) AS number, sum(s.rows)::bigint AS rows FROM audit_seals s
+WHERE s.sealed_at < dts_now() - make_interval(secs => $1)
+  AND s.number > (SELECT coalesce(max(up_to), 0) FROM audit_prunings)
+
+-- name: insert_pruning
+-- logged → pruned: what is under the seals up to this one may go
+INSERT INTO audit_prunings (up_to, pruned_at) VALUES ($1, dts_now())
+
+-- name: allow_pruning
+-- until the transaction ends, for whoever owns the log
+SELECT set_config('dts.prune_audit', 'on', true)
+
+-- name: prune_audit
+-- pruned → (nothing): `$1` rows at most
+DELETE FROM audit_log a
+WHERE a.seq IN (
+  SELECT o.seq FROM audit_log o
+  WHERE o.seq <= (SELECT s.last_seq FROM audit_seals s WHERE s.number = (SELECT max(p.up_to) FROM audit_prunings p))
+  ORDER BY o.seq LIMIT $1
+)
+RETURNING 1
+
 -- name: audit_unsealed
 -- reads how many rows stand after the last seal's last row
 SELECT count(*) FROM audit_log a WHERE a.seq > $1

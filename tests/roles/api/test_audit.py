@@ -138,6 +138,7 @@ CHANGES: Mapping[str, Do] = {
     "replay_dead_letters": lambda api, worker: _dead_letters(api, worker, "replay"),
     "discard_dead_letters": lambda api, worker: _dead_letters(api, worker, "discard"),
     "drain_worker": lambda api, worker: api.post(f"/api/workers/{worker.id}/drain"),
+    "publish_event": lambda api, _: api.post("/api/events/built", {"version": 1}),
     "pause_queue": lambda api, _: _queue(api, "pause"),
     "resume_queue": lambda api, _: _queue(api, "resume"),
     "set_log_level": lambda api, _: api.request("PUT", "/api/log-level", {"level": "warning"}),

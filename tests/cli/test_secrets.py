@@ -33,8 +33,10 @@ def test_a_secret_reaches_the_command_and_nobody_else(
         '{"name": "uses", "command": "test \\"$P\\" = \\"battery staple\\" && echo $P",'
         ' "env": {"P": {"secret": "cli-password"}}}'
     )
-    done = remote("submit", "--file", task, "--wait")
-    assert done.code == exits.OK, done.err
+    run = remote("submit", "--file", task).item["run_id"]
+    done = remote("logs", "-f", run)
+    assert "***" in done.out, done.err
+    assert remote("run", "show", run).item["state"] == "completed"
     for said in (stored, listed, done, remote("audit", "list", "--concerning", "cli-password")):
         assert "battery" not in said.out + said.err
         assert "correct horse" not in said.out + said.err

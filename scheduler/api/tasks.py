@@ -42,9 +42,6 @@ async def list_tasks(api: Context, request: Request) -> Reply:
     )
     if wanted.status is not None and wanted.status not in STATUSES:
         raise InvalidInput([FieldError("?status", f"must be one of {', '.join(sorted(STATUSES))}")])
-    given = [name for name in ("status", "name", "tag") if name in query]
-    if len(given) > 1:
-        raise InvalidInput([FieldError(f"?{name}", "use one of status, name and tag at a time") for name in given])
     page = await api.tasks.page(request.namespace, wanted, cursor_of(request, UUID), limit_of(request))
     return page_answer(request, page, task_answer)
 

@@ -119,7 +119,7 @@ class NewRun(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class TaskFilter(msgspec.Struct, kw_only=True, frozen=True):
-    """Which tasks to list; None stands for any. At most one of `status`, `name` and `tag`."""
+    """Which tasks to list; None stands for any."""
 
     status: str | None = None
     queue: str | None = None
@@ -301,14 +301,15 @@ _LISTED_BY_RUN = {"list_tasks_ended", "list_tasks_pending", "list_tasks_active"}
 
 
 def _listing(wanted: TaskFilter) -> tuple[str, tuple[object, ...]]:
+    rest = (wanted.name, wanted.tag)
     if wanted.status is not None:
         if wanted.status in TERMINAL:
-            return "list_tasks_ended", (wanted.status,)
+            return "list_tasks_ended", (wanted.status, *rest)
         if wanted.status in ("scheduled", "paused"):
-            return "list_tasks_between_runs", (wanted.status == "paused",)
-        return "list_tasks_pending" if wanted.status == "pending" else "list_tasks_active", (wanted.status,)
+            return "list_tasks_between_runs", (wanted.status == "paused", *rest)
+        return "list_tasks_pending" if wanted.status == "pending" else "list_tasks_active", (wanted.status, *rest)
     if wanted.name is not None:
-        return "list_tasks_by_name", (wanted.name,)
+        return "list_tasks_by_name", rest
     if wanted.tag is not None:
         return "list_tasks_by_tag", (wanted.tag,)
     return "list_tasks", ()

@@ -57,15 +57,16 @@ WITH walked AS MATERIALIZED (
 -- include: task_page
 
 -- name: list_tasks_by_name
--- reads tasks of one name, newest first, from below `$2`
+-- reads tasks of one name (`$7`: that bear this tag), newest first, from below `$2`
 WITH walked AS MATERIALIZED (
-  SELECT id, queue, row_number() OVER () AS position FROM (
-    SELECT t.id, t.queue FROM tasks t
+  SELECT id, queue, tags, row_number() OVER () AS position FROM (
+    SELECT t.id, t.queue, t.tags FROM tasks t
     WHERE t.namespace = $1 AND t.name = $6 AND t.deleted_at IS NULL AND t.id < $2
     ORDER BY t.id DESC LIMIT $4
   ) AS newest
 ), chosen AS MATERIALIZED (
-  SELECT id, position FROM walked WHERE $5::text IS NULL OR queue = $5 ORDER BY position LIMIT $3
+  SELECT id, position FROM walked
+  WHERE ($5::text IS NULL OR queue = $5) AND ($7::text IS NULL OR $7 = ANY (tags)) ORDER BY position LIMIT $3
 ),
 -- include: task_page
 
@@ -85,8 +86,8 @@ WITH walked AS MATERIALIZED (
 -- name: list_tasks_between_runs
 -- reads recurring tasks that wait for their next fire (`$6`: paused or not), newest first, from below `$2`
 WITH walked AS MATERIALIZED (
-  SELECT id, queue, paused, next_fire_at, row_number() OVER () AS position FROM (
-    SELECT t.id, t.queue, t.paused, t.next_fire_at FROM tasks t
+  SELECT id, queue, name, tags, paused, next_fire_at, row_number() OVER () AS position FROM (
+    SELECT t.id, t.queue, t.name, t.tags, t.paused, t.next_fire_at FROM tasks t
     WHERE t.recurring AND t.namespace = $1 AND t.deleted_at IS NULL AND t.id < $2
     ORDER BY t.id DESC LIMIT $4
   ) AS newest
@@ -95,7 +96,8 @@ WITH walked AS MATERIALIZED (
   FROM walked LEFT JOIN LATERAL (
     SELECT r.state FROM runs r WHERE r.task_id = walked.id ORDER BY r.id DESC LIMIT 1
   ) AS newest ON true
-  WHERE ($5::text IS NULL OR queue = $5) AND paused = $6
+  WHERE ($5::text IS NULL OR queue = $5) AND ($7::text IS NULL OR name = $7) AND ($8::text IS NULL OR $8 = ANY (tags))
+    AND paused = $6
     AND (paused OR next_fire_at IS NOT NULL OR newest.state IS NULL)
     AND coalesce(newest.state NOT IN ('pending', 'queued', 'running'), true)
   ORDER BY walked.position LIMIT $3
@@ -103,13 +105,15 @@ WITH walked AS MATERIALIZED (
 -- include: task_page
 
 -- fragment: tasks_of_runs
--- keeps of `candidates(run_id, task_id, state)` the runs that give their task its status, if that is `$6`
+-- keeps of `candidates(run_id, task_id, state)` the runs that give their task its status, if that is `$6`, and the task
+-- is named `$7` and bears the tag `$8`
 walked AS MATERIALIZED (
   SELECT run_id AS id, task_id, state, row_number() OVER () AS position FROM candidates
 ), chosen AS MATERIALIZED (
   SELECT walked.task_id AS id, walked.id AS run_id, walked.position
   FROM walked JOIN tasks t ON t.id = walked.task_id
   WHERE walked.state = $6 AND t.namespace = $1 AND t.deleted_at IS NULL AND ($5::text IS NULL OR t.queue = $5)
+    AND ($7::text IS NULL OR t.name = $7) AND ($8::text IS NULL OR $8 = ANY (t.tags))
     AND ($6 IN ('pending', 'queued', 'running') OR NOT t.recurring OR (t.next_fire_at IS NULL AND NOT t.paused))
     AND NOT EXISTS (SELECT FROM runs newer WHERE newer.task_id = walked.task_id AND newer.id > walked.id)
   ORDER BY walked.position LIMIT $3

@@ -118,6 +118,14 @@ async def test_tasks_are_found_by_name_tag_queue_and_status(api: Client, worker:
     await worker.end(running, "failed")
     assert await names("status=failed") == ["c"]
     assert b["status"] == "pending"
+    for query in ("status=pending&tag=y", "tag=y&name=b&queue=slow", "status=pending&name=b&tag=y"):
+        assert await names(query) == ["b"], query
+    for query in ("status=completed&name=b", "status=completed&tag=z", "name=a&tag=z", "status=running&tag=y"):
+        assert await names(query) == [], query
+    assert await names("status=completed&tag=x&name=a") == ["a"]
+    assert await names("status=paused&name=nightly") == ["nightly"]
+    assert await names("status=paused&tag=y") == []
+    assert await names("status=paused&name=a") == []
 
 
 async def test_a_status_page_goes_on_where_it_ended(api: Client, worker: FakeWorker) -> None:

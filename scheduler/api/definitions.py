@@ -17,10 +17,12 @@ from scheduler.domain.dependencies import Edge as Reference
 from scheduler.domain.dependencies import describe_cycle, find_cycle, resolve_batch
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.domain.fires import next_fire_at
-from scheduler.domain.schedule import Schedule
-from scheduler.domain.task import Dependency, TaskSpec
+from scheduler.domain.schedule import Schedule, on_event
+from scheduler.domain.task import Dependency, TaskSpec, decode_spec
 from scheduler.store.edges import Edge
 from scheduler.store.tasks import Tasks, Upstream
+
+_RUNS_ONCE = "a scheduled task depends on scheduled tasks only: this one runs once"
 
 Target = int | UUID
 """What a dependency names: the index of a task in the same batch, or the id of a stored task."""
@@ -141,11 +143,19 @@ def _unfit(spec: TaskSpec, upstream: TaskSpec | Upstream) -> str | None:
     """Say why a task cannot wait for another."""
     recurring = upstream.schedule is not None if isinstance(upstream, TaskSpec) else upstream.recurring
     if spec.schedule is not None:
-        return None if recurring else "a scheduled task depends on scheduled tasks only: this one runs once"
+        return _unfit_for_schedule(upstream) if recurring else _RUNS_ONCE
     if isinstance(upstream, TaskSpec):
         return None
     if recurring and upstream.live_run_id is None and upstream.next_fire_at is None:
-        return "the task has no run to wait for, and will never fire again"
+        return "the task has no run to wait for, and no time is planned for one"
     if not recurring and upstream.run_id is None:
         return "the task has no run to wait for"
+    return None
+
+
+def _unfit_for_schedule(upstream: TaskSpec | Upstream) -> str | None:
+    """Say why a scheduled task cannot wait for another scheduled one: it waits for a planned time of that."""
+    schedule = (upstream if isinstance(upstream, TaskSpec) else decode_spec(upstream.spec)).schedule or ""
+    if schedule.startswith(on_event("")):
+        return "a scheduled task depends on planned times of others: this one runs when something has happened"
     return None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from scheduler.cli import exits
+from scheduler.cli.connection import JSON
 from scheduler.cli.database import with_database
 from scheduler.cli.options import Config, DatabaseUrl
 
@@ -19,7 +20,7 @@ app = App(name="migrate", help="Bring the database's schema up to date, or see h
 
 
 @app.command
-def up(*, config: Config = None, database_url: DatabaseUrl = None) -> int:
+def up(*, json: JSON = False, config: Config = None, database_url: DatabaseUrl = None) -> int:
     """Apply what is missing, in order, each in a transaction; safe to run from several places at once."""
 
     async def apply(database: Database) -> int:
@@ -27,8 +28,10 @@ def up(*, config: Config = None, database_url: DatabaseUrl = None) -> int:
 
         done = await migrate.up(database)
         for migration in done:
-            sys.stdout.write(f"applied {migration.version} {migration.name}\n")
-        if not done:
+            applied = {"applied": True, "version": migration.version, "name": migration.name}
+            text = msgspec.json.encode(applied).decode() if json else f"applied {migration.version} {migration.name}"
+            sys.stdout.write(f"{text}\n")
+        if not done and not json:
             sys.stdout.write("nothing to do\n")
         return exits.OK
 
@@ -40,7 +43,7 @@ def status(
     *,
     config: Config = None,
     database_url: DatabaseUrl = None,
-    json: Annotated[bool, Parameter(help="One JSON object a line.")] = False,
+    json: JSON = False,
 ) -> int:
     """List the migrations that this release knows; exit 1 if one is not applied."""
 

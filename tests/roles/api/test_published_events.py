@@ -123,3 +123,15 @@ async def test_nobody_starts_or_sees_what_is_of_another_namespace(closed: Closed
     assert len((await other.get("/api/events")).json["items"]) == 1
     viewer = await closed.key("viewer")
     assert (await viewer.post("/api/events/built")).status == 403
+
+
+async def test_no_schedule_waits_for_planned_times_of_what_has_none(api: Client) -> None:
+    stored = await subscribe(api, "stored")
+    for other in (stored["id"], "stored"):
+        nightly = {"name": "n", "command": "true", "schedule": "@daily", "depends_on": [{"task": other}]}
+        refused = await api.post("/api/tasks", nightly)
+        assert (refused.status, refused.pointers) == (422, ["/depends_on/0/task"])
+    once = {"name": "o", "command": "true", "depends_on": [{"task": stored["id"]}]}
+    assert (await api.post("/api/tasks", once)).status == 422
+    await api.post("/api/events/built")
+    assert (await api.post("/api/tasks", once)).status == 201

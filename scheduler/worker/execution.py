@@ -36,11 +36,11 @@ from scheduler.worker.executors import Executor
 from scheduler.worker.keeping import Keeper
 from scheduler.worker.launch import Launcher, output_limit
 from scheduler.worker.page import LeasePage
-from scheduler.worker.processes import LeaseLost
 from scheduler.worker.scratch import Scratch
 from scheduler.worker.secrets import Opener, names_of
 from scheduler.worker.slots import Slots
 from scheduler.worker.spawn import SpawnError
+from scheduler.worker.spawners import LeaseLost
 from scheduler.worker.stopping import bring_to_end
 
 _T = TypeVar("_T")

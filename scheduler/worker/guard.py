@@ -56,7 +56,7 @@ class Guard:
         self._stopping = False
         self._pid = 0
         self._pidfd = -1
-        self._page, self._memory_fd = LeasePage.shared()
+        self._page = LeasePage.new()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         self._timer = linux.BootTimer()
@@ -96,9 +96,10 @@ class Guard:
         self._page.incarnation = None
         self._page.hold_until(0.0, ask_at=0.0)
         self._page.tree_empty = True
+        self._page.forbidden = False
         self._page.asked = 0.0
         self._timer.set(0)
-        memory_fd, wake_fd = os.dup(self._memory_fd), os.dup(self._wake_write)
+        memory_fd, wake_fd = os.dup(self._page.memory_fd), os.dup(self._wake_write)
         environment = dict(os.environ)
         environment[VARIABLE] = f"{memory_fd},{wake_fd},{os.getpid()}"
         environment.pop(REPLACES, None)

@@ -2,7 +2,7 @@
 
 A child inherits the credentials, working directory and umask of the thread that spawns it. So the spawning thread
 takes them on, spawns, and goes back to its own, which it keeps as its saved ids meanwhile. That is a few system calls
-instead of a fork of the whole worker. Nothing else runs on that thread, see `scheduler.worker.threads`.
+instead of a fork. Nothing else is done on that thread, see `scheduler.worker.spawner`.
 """
 
 from __future__ import annotations
@@ -88,14 +88,14 @@ class Disguise:
         self._changed_directory = False
         self._changed_umask = False
 
-    def put_on(self, identity: Identity, directory: str | None, umask: int | None) -> None:
-        """Become `identity`, then enter `directory`. Raises OSError if it may not; call `take_off` either way."""
+    def put_on(self, uid: int, gid: int, groups: tuple[int, ...], directory: bytes | None, umask: int | None) -> None:
+        """Become this user, then enter `directory`. Raises OSError if it may not; call `take_off` either way."""
         if self._uid == 0:
-            if self._group != (identity.gid, identity.groups):  # kept from spawn to spawn: root needs no group
-                linux.set_thread_groups(identity.groups)
-                linux.set_thread_gid(identity.gid)
-                self._group = (identity.gid, identity.groups)
-            linux.set_thread_uid(identity.uid, self._uid)
+            if self._group != (gid, groups):  # kept from spawn to spawn: root needs no group
+                linux.set_thread_groups(groups)
+                linux.set_thread_gid(gid)
+                self._group = (gid, groups)
+            linux.set_thread_uid(uid, self._uid)
         if umask is not None and umask != self._umask:
             os.umask(umask)
             self._changed_umask = True
@@ -116,7 +116,3 @@ class Disguise:
                 self._changed_directory = False
         except OSError:
             os.abort()
-
-    def close(self) -> None:
-        """Release what it holds."""
-        os.close(self._directory)

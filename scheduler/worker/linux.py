@@ -9,12 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import signal
 import sys
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _CLOCK_BOOTTIME = 7
-_CLONE_FS = 0x200
 _TFD_TIMER_ABSTIME = 1
 
 _CREDENTIAL_CALLS = {  # machine: setgroups, setresuid, setresgid
@@ -26,10 +26,9 @@ _CREDENTIAL_CALLS = {  # machine: setgroups, setresuid, setresgid
 SUPPORTED = sys.platform == "linux" and platform.machine() in _CREDENTIAL_CALLS
 """Whether pidfds, subreapers and per-thread credentials are here; elsewhere the worker is for development only."""
 
-_PIDFD_OPEN = 434  # the same everywhere, as every system call since 5.1
-_Pipe = ctypes.c_int * 2
+_Signals = ctypes.c_char * 128  # larger than any C library's
 
-_libc = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter lock: these calls are shorter than releasing it
+_libc = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter lock: these calls are shorter than letting it go
 _SETGROUPS, _SETRESUID, _SETRESGID = _CREDENTIAL_CALLS.get(platform.machine(), (0, 0, 0))
 
 
@@ -50,11 +49,6 @@ def forbid_inspection() -> None:
     _checked(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
-def unshare_directory() -> None:
-    """Give the calling thread a working directory and umask of its own."""
-    _checked(_libc.unshare(_CLONE_FS))
-
-
 def set_thread_groups(groups: tuple[int, ...]) -> None:
     """Set the calling thread's supplementary groups."""
     array = (ctypes.c_uint32 * len(groups))(*groups)
@@ -71,25 +65,12 @@ def set_thread_gid(gid: int) -> None:
     _checked(_libc.syscall(_SETRESGID, gid, gid, gid))
 
 
-# Python's own calls for these let the lock go. On a busy worker the thread then queues for it again behind all others,
-# six times for one command; the calls themselves take a microsecond.
-
-
-def pipe() -> tuple[int, int]:
-    """Return the reading and the writing end of a new pipe, both closed by executing."""
-    ends = _Pipe()
-    _checked(_libc.pipe2(ends, os.O_CLOEXEC))
-    return ends[0], ends[1]
-
-
-def close(fd: int) -> None:
-    """Close a descriptor."""
-    _checked(_libc.close(fd))
-
-
-def open_process(pid: int) -> int:
-    """Return a descriptor of a process, which becomes readable when it ends."""
-    return _checked(_libc.syscall(_PIDFD_OPEN, pid, 0))
+def child_signals() -> int:
+    """Return a descriptor that becomes readable when children of this process end; SIGCHLD must be blocked."""
+    signals = _Signals()
+    _libc.sigemptyset(signals)
+    _libc.sigaddset(signals, int(signal.SIGCHLD))
+    return _checked(_libc.signalfd(-1, signals, os.O_CLOEXEC | os.O_NONBLOCK))
 
 
 class _Timer(ctypes.Structure):

@@ -23,7 +23,6 @@ from scheduler.worker.page import VARIABLE, LeasePage
 from scheduler.worker.processes import Processes
 from scheduler.worker.scratch import Scratch
 from scheduler.worker.settings import WorkerSettings
-from scheduler.worker.threads import SpawnThreads
 
 _log = get_logger("worker")
 
@@ -32,7 +31,6 @@ class Machine(msgspec.Struct, frozen=True):
     """The parts, made once."""
 
     page: LeasePage
-    threads: SpawnThreads
     processes: Processes
     cells: Cells
     scratch: Scratch
@@ -49,19 +47,21 @@ class Machine(msgspec.Struct, frozen=True):
     def prepare(cls, settings: WorkerSettings, clock: Clock) -> Machine:
         """Set this process up for running commands. Raises UnknownUser if `task_user` is none."""
         guard = os.environ.get(VARIABLE)
-        page = LeasePage.private() if guard is None else LeasePage.inherited(guard)
+        page = LeasePage.new() if guard is None else LeasePage.inherited(guard)
         default = task_identity(settings.task_user)
         if linux.SUPPORTED and guard is not None:
             linux.become_subreaper()
             linux.forbid_inspection()
             keep_descriptors_private()
-        threads = SpawnThreads(default.directory)
-        processes = Processes(threads, page, clock, sole=guard is not None)
         cells = Cells.inherited(os.environ.pop(cgroups.VARIABLE, None) if guard is not None else None)
+
+        def lost() -> None:
+            _end("a spawner has died", cells, processes)
+
+        processes = Processes(default.directory, page, clock, sole=guard is not None, lost=lost)
         executor = ProcessExecutor(processes, cells)
         return cls(
             page,
-            threads,
             processes,
             cells,
             Scratch(settings.state_dir, default.uid),
@@ -79,7 +79,6 @@ class Machine(msgspec.Struct, frozen=True):
         """Release everything; no command may be running."""
         self.processes.close()
         self.cells.close()
-        self.threads.close()
         self.scratch.close()
 
 
@@ -104,7 +103,7 @@ def watch_guard(value: str | None, machine: Machine) -> Iterator[None]:
     if os.getppid() != guard:
         os._exit(70)
     loop = asyncio.get_running_loop()
-    loop.add_reader(pidfd, _without_guard, machine)
+    loop.add_reader(pidfd, _end, "the guard has died", machine.cells, machine.processes)
     try:
         yield
     finally:
@@ -112,10 +111,11 @@ def watch_guard(value: str | None, machine: Machine) -> Iterator[None]:
         os.close(pidfd)
 
 
-def _without_guard(machine: Machine) -> None:
-    _log.error("the guard has died: this worker ends with all its commands")
-    machine.cells.end_worker()
-    machine.processes.kill_everything()
+def _end(why: str, cells: Cells, processes: Processes) -> None:
+    """End this worker at once, and all its commands: it cannot answer for them any more."""
+    _log.error("this worker ends with all its commands", why=why)
+    cells.end_worker()
+    processes.kill_everything()
     while _left():
         tree.kill_all(_left)
         _reap_children()

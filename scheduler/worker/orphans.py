@@ -18,6 +18,7 @@ from scheduler.worker.watch import Watcher
 
 if TYPE_CHECKING:
     from scheduler.worker.processes import Process
+    from scheduler.worker.spawners import Spawners
 
 
 _MOST_SEEN = 10_000
@@ -34,18 +35,29 @@ class _Orphan:
 
 
 class Orphans:
-    """The orphans of all attempts. `live` maps pids to attempts that are not gone; `freed` hears of last ones' ends."""
+    """The orphans of all attempts. `live` maps pids to attempts that are not gone; `freed` hears of last ones' ends.
+
+    `spawners` start the commands; they themselves are nobody's orphans.
+    """
 
     def __init__(
-        self, live: Mapping[int, Process], watcher: Watcher, freed: Callable[[Process], None], *, sole: bool
+        self,
+        live: Mapping[int, Process],
+        watcher: Watcher,
+        freed: Callable[[Process], None],
+        spawners: Spawners,
+        *,
+        sole: bool,
     ) -> None:
         self._live = live
         self._watcher = watcher
         self._freed = freed
+        self._spawners = spawners
         self._sole = sole
         self._orphans: dict[int, _Orphan] = {}
         self._bereft: set[Process] = set()  # who has lost an orphan since the last look
         self._seen: dict[tuple[int, int], set[Process]] = {}  # (pid, start time) of descendants met on other occasions
+        self._unknown: dict[tuple[int, int], int] = {}  # orphans of nobody, and how many orders there were at that time
         try:
             path = f"/proc/self/task/{os.getpid()}/children"
             self._children_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -75,6 +87,8 @@ class Orphans:
                 self._freed(owner)
         if not self._live or len(self._seen) > _MOST_SEEN:
             self._seen.clear()
+        if self._spawners.answered == self._spawners.given:
+            self._unknown.clear()
 
     def signal(self, process: Process, number: int) -> None:
         """Signal every process of the tree once."""
@@ -96,7 +110,7 @@ class Orphans:
     def _children(self) -> Iterable[int]:
         if self._children_fd < 0:
             me = os.getpid()
-            return [stat.pid for stat in tree.all_processes().values() if stat.parent == me]
+            return [s.pid for s in tree.all_processes().values() if s.parent == me and not self._spawners.owns(s.pid)]
         text = os.pread(self._children_fd, 4096, 0)
         if not text:
             return ()
@@ -104,11 +118,11 @@ class Orphans:
         while more:
             more = os.pread(self._children_fd, 4096, len(text))
             text += more
-        return map(int, text.split())
+        return [pid for pid in map(int, text.split()) if not self._spawners.owns(pid)]
 
     def _adopt_new(self) -> None:
         for pid in self._children():
-            if pid not in self._live and pid not in self._orphans:
+            if pid not in self._orphans:
                 self._adopt(pid)
 
     def _leave_to_the_running(self, orphan: _Orphan) -> set[Process]:
@@ -130,6 +144,8 @@ class Orphans:
             _reap(pid)
             return
         if not owners:
+            if self._may_be_of_a_starting_one(stat):
+                return
             owners = {process for process in self._live.values() if process.running}
         try:
             pidfd = os.pidfd_open(pid)
@@ -139,6 +155,14 @@ class Orphans:
         for owner in owners:
             owner.orphans.add(pid)
         self._watcher.add(pidfd, partial(self._on_exit, pid))
+
+    def _may_be_of_a_starting_one(self, stat: tree.Stat) -> bool:
+        """Whether it may come from a command of which the spawners have not told yet: found again at the next look."""
+        given = self._unknown.setdefault((stat.pid, stat.started), self._spawners.given)
+        if self._spawners.answered < given:
+            return True
+        del self._unknown[stat.pid, stat.started]
+        return False
 
     def _owners_of(self, stat: tree.Stat) -> set[Process]:
         by_session = self._live.get(stat.session)
@@ -168,14 +192,20 @@ class Orphans:
     def _members(self, process: Process) -> list[tree.Stat]:
         processes = self._snapshot()
         own = [pid for pid in process.orphans if self._orphans[pid].owners == {process}]
-        main = [process.child.pid] if process.running else []
+        main = [process.pid] if self._runs(process, processes) else []
         pids = {*main, *own, *tree.descendants([*main, *own], processes)}
-        pids.update(s.pid for s in processes.values() if process.child.pid in (s.session, s.group))
+        if main or process.pid not in processes:  # while it has members, no other process gets a group's number
+            pids.update(s.pid for s in processes.values() if process.pid in (s.session, s.group))
         pids.discard(os.getpid())
         found = [processes[pid] for pid in pids if pid in processes]
         for stat in found:
             self._seen[stat.pid, stat.started] = {process}
         return found
+
+    def _runs(self, process: Process, processes: Mapping[int, tree.Stat]) -> bool:
+        """Whether the pid is still that of the main process: its spawner may have reaped it a moment ago."""
+        stat = processes.get(process.pid)
+        return process.running and stat is not None and self._spawners.owns(stat.parent)
 
     def _snapshot(self) -> dict[int, tree.Stat]:
         """Return all processes, and adopt what has lost its parent by the end of looking at them.
@@ -193,7 +223,7 @@ class Orphans:
         """Reap the dead that nobody awaits: while a fork bomb is put out, they would fill the process table."""
         for pid in self._children():
             stat = processes.get(pid)
-            if stat is None or not stat.dead or pid in self._live or pid in self._orphans:
+            if stat is None or not stat.dead or pid in self._orphans:
                 continue
             if self._sole or (pid, stat.started) in self._seen:
                 _reap(pid)

@@ -1,8 +1,8 @@
-"""One page of memory that guard and worker share, and a pipe by which the worker wakes the guard.
+"""One page of memory that guard, worker and spawners share, and a pipe by which the worker wakes the guard.
 
-The worker writes, the guard reads: until when the lease holds (seconds of CLOCK_BOOTTIME, 0 before there is one),
-whether no process of any task exists, and which incarnation this is. The guard writes for which deadline it has asked
-tasks to end. Every field is aligned and written at once.
+The worker writes, the others read: until when the lease holds (seconds of CLOCK_BOOTTIME, 0 before there is one),
+whether no process of any task exists, which incarnation this is, and whether commands may still be started. The guard
+writes for which deadline it has asked tasks to end. Every field is aligned and written at once.
 Imports the standard library only.
 """
 
@@ -17,42 +17,47 @@ VARIABLE = "DTS_GUARD"
 
 _SIZE = mmap.PAGESIZE
 _DEADLINE = struct.Struct("=d")
-_EMPTY = struct.Struct("=Q")
-_DEADLINE_AT, _ASK_AT, _EMPTY_AT, _INCARNATION_AT, _ASKED_AT = 0, 8, 16, 24, 40
+_FLAG = struct.Struct("=Q")
+_DEADLINE_AT, _ASK_AT, _EMPTY_AT, _INCARNATION_AT, _ASKED_AT, _FORBIDDEN_AT = 0, 8, 16, 24, 40, 48
 
 
 class LeasePage:
-    """The shared page. A worker without a guard (tests, development) has a private one."""
+    """The shared page; `memory_fd` is its memory, for others to map."""
 
-    def __init__(self, memory: mmap.mmap, wake_fd: int | None = None) -> None:
-        self._memory = memory
+    def __init__(self, memory_fd: int, wake_fd: int | None = None) -> None:
+        self.memory_fd = memory_fd
+        self._memory = mmap.mmap(memory_fd, _SIZE)
         self._wake_fd = wake_fd
 
     @classmethod
-    def private(cls) -> LeasePage:
-        """Return a page that nobody else sees."""
-        page = cls(mmap.mmap(-1, _SIZE))
+    def new(cls) -> LeasePage:
+        """Return a new page, as a guard makes it, and a worker without one (tests, development)."""
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("dts-lease", os.MFD_CLOEXEC)
+        else:
+            import tempfile  # noqa: PLC0415  # a third of a guard's memory, which has no need of it
+
+            with tempfile.TemporaryFile() as file:
+                fd = os.dup(file.fileno())
+        os.ftruncate(fd, _SIZE)
+        page = cls(fd)
         page.tree_empty = True
         return page
 
     @classmethod
-    def shared(cls) -> tuple[LeasePage, int]:
-        """Return a new page and the descriptor of its memory, to be inherited."""
-        fd = os.memfd_create("dts-lease", os.MFD_CLOEXEC)
-        os.ftruncate(fd, _SIZE)
-        page = cls(mmap.mmap(fd, _SIZE))
-        page.tree_empty = True
-        return page, fd
+    def mapped(cls, memory_fd: int) -> LeasePage:
+        """Return the page whose memory this process was given; commands do not get it."""
+        os.set_inheritable(memory_fd, False)
+        return cls(memory_fd)
 
     @classmethod
     def inherited(cls, value: str) -> LeasePage:
         """Return the page that `DTS_GUARD` names; its descriptors are not passed on to tasks."""
         memory_fd, wake_fd, _ = (int(number) for number in value.split(","))
-        memory = mmap.mmap(memory_fd, _SIZE)
-        os.close(memory_fd)
+        os.set_inheritable(memory_fd, False)
         os.set_inheritable(wake_fd, False)
         os.set_blocking(wake_fd, False)
-        return cls(memory, wake_fd)
+        return cls(memory_fd, wake_fd)
 
     @property
     def deadline(self) -> float:
@@ -84,11 +89,20 @@ class LeasePage:
     @property
     def tree_empty(self) -> bool:
         """Whether no process of any task exists; cleared before the deadline is looked at and a task is spawned."""
-        return bool(_EMPTY.unpack_from(self._memory, _EMPTY_AT)[0])
+        return bool(_FLAG.unpack_from(self._memory, _EMPTY_AT)[0])
 
     @tree_empty.setter
     def tree_empty(self, empty: bool) -> None:
-        _EMPTY.pack_into(self._memory, _EMPTY_AT, empty)
+        _FLAG.pack_into(self._memory, _EMPTY_AT, empty)
+
+    @property
+    def forbidden(self) -> bool:
+        """Whether nothing is started any more, whatever the lease says."""
+        return bool(_FLAG.unpack_from(self._memory, _FORBIDDEN_AT)[0])
+
+    @forbidden.setter
+    def forbidden(self, forbidden: bool) -> None:
+        _FLAG.pack_into(self._memory, _FORBIDDEN_AT, forbidden)
 
     @property
     def incarnation(self) -> bytes | None:

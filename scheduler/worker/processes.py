@@ -2,8 +2,9 @@
 
     main process exits → its group is killed → what else descends from it is killed → `gone`
 
-The pidfd decides when a command has ended; its pipes may be held open by others and decide nothing. Pipes are not
-even watched before a command has lived for a moment: most have ended by then, and what they printed waits in the pipe.
+The end of its main process decides when a command has ended; its pipes may be held open by others and decide nothing.
+They are not even read before a command has lived for a moment: most have ended by then, and what they printed waits in
+the pipe. Until then, and for all that a parent does, commands are the spawners' (`spawner`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import signal
 import struct
 import termios
-import threading
+from collections.abc import Callable
 from functools import partial
 
 import anyio
@@ -23,24 +24,20 @@ from scheduler.domain.clock import Clock
 from scheduler.worker import linux
 from scheduler.worker.capture import Capture, Stream
 from scheduler.worker.cells import Cell
+from scheduler.worker.orders import Ended
 from scheduler.worker.orphans import Orphans
 from scheduler.worker.page import LeasePage
-from scheduler.worker.spawn import Child, Launch
-from scheduler.worker.threads import SpawnThreads
+from scheduler.worker.spawn import Launch
+from scheduler.worker.spawners import Spawners
 from scheduler.worker.watch import EpollWatcher, LoopWatcher, Watcher
 
 _READ = 64 * 1024
 _TICK = 0.05
-"""Seconds between ticks: a command's pipes are watched from its second tick on, one that prints too fast is read again
-at the next."""
+"""Seconds between ticks: a command that prints too fast is read again at the next."""
 _BUDGET = 4 * 1024 * 1024
 """Bytes read from one command per tick: 80 MB/s, more than the store would take and less than a core can copy."""
 _LONGEST_REST = 32
 """Reads of what is left in a pipe at the end: a foreign holder of its writing end must not keep us here."""
-
-
-class LeaseLost(Exception):
-    """The lease ran out before a command was started."""
 
 
 class Process:
@@ -51,27 +48,50 @@ class Process:
     """
 
     __slots__ = (
-        "_all", "budget", "capture", "cell", "child", "exit_code", "exit_signal", "fence", "gone", "orphans",
-        "out_of_memory", "pipes", "printed_at", "running",
+        "_all", "budget", "capture", "cell", "exit_code", "exit_signal", "fence", "gone", "orphans", "out_of_memory",
+        "pid", "pipes", "printed_at", "running",
     )  # fmt: skip
 
     def __init__(
-        self, every: Processes, child: Child, fence: int, capture: Capture, gone: asyncio.Future[None], now: float
+        self, every: Processes, fence: int, capture: Capture, gone: asyncio.Future[None], cell: Cell | None
     ) -> None:
         self._all = every
-        self.child = child
+        self.pid = 0
         self.fence = fence
         self.capture = capture
         self.gone = gone
-        self.cell: Cell | None = None
+        self.cell = cell
         self.out_of_memory = False
-        self.running = True
+        self.running = False
         self.exit_code: int | None = None
         self.exit_signal: int | None = None
         self.orphans: set[int] = set()
-        self.pipes: dict[int, Stream] = {child.stdout: "stdout", child.stderr: "stderr"}
+        self.pipes: dict[int, Stream] = {}
         self.budget = _BUDGET
-        self.printed_at = now
+        self.printed_at = 0.0
+
+    def started(self, pid: int) -> None:
+        """Note that it executes."""
+        self.pid = pid
+        self.running = True
+        self._all.started(self)
+
+    def living(self, stdout: int, stderr: int) -> None:
+        """Read from now on what it prints."""
+        self.pipes = {stdout: "stdout", stderr: "stderr"}
+        self._all.watch(self)
+
+    def ended(self, end: Ended, held: list[int]) -> None:
+        """Note how its main process ended, and what it printed."""
+        self.running = False
+        self.exit_code, self.exit_signal = end.code, end.signal
+        rests: tuple[tuple[Stream, bytes | None], ...] = (("stdout", end.stdout), ("stderr", end.stderr))
+        for stream, rest in rests:
+            if rest is None:
+                self.pipes[held.pop(0)] = stream
+            elif rest:
+                self.capture.feed(stream, rest)
+        self._all.ended(self)
 
     def signal(self, number: int) -> None:
         """Signal every process of the tree, and let stopped ones act on it."""
@@ -89,20 +109,20 @@ class Processes:
     killed too, otherwise they are left alone.
     """
 
-    def __init__(self, threads: SpawnThreads, page: LeasePage, clock: Clock, *, sole: bool) -> None:
+    def __init__(self, directory: str, page: LeasePage, clock: Clock, *, sole: bool, lost: Callable[[], None]) -> None:
         self._page = page
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._threads = threads
+        self._spawners = Spawners(directory, page, clock, after=self._settle, lost=lost)
         self._starting = 0
-        self._forbidden = False
         self._watcher: Watcher = (EpollWatcher if linux.SUPPORTED else LoopWatcher)(self._loop, self._settle)
         self._live: dict[int, Process] = {}  # by pid, until gone
         self._ended: list[Process] = []  # main process has ended since the last settling
-        self._unwatched: list[tuple[Process, int]] = []  # pipes that are to be watched at the next tick …
-        self._young: list[tuple[Process, int]] = []  # … and at the one after it
+        self._unwatched: list[tuple[Process, int]] = []  # pipes that are to be watched again at the next tick
         self._ticker: asyncio.TimerHandle | None = None
-        self._orphans = Orphans(self._live, self._watcher, self._freed, sole=sole) if linux.SUPPORTED else None
+        self._orphans = (
+            Orphans(self._live, self._watcher, self._freed, self._spawners, sole=sole) if linux.SUPPORTED else None
+        )
         self._size = bytearray(struct.calcsize("i"))
 
     @property
@@ -112,37 +132,41 @@ class Processes:
 
     async def start(self, launch: Launch, fence: int, capture: Capture, cell: Cell | None = None) -> Process:
         """Start a command; `launch` takes it into `cell`. Raises SpawnError, or LeaseLost if it is ours no more."""
-        # First this, then the look at the deadline: the guard does it the other way round.
+        # First this, then the spawner's look at the deadline: the guard does it the other way round.
         self._page.tree_empty = False
         self._starting += 1
+        process = Process(self, fence, capture, self._loop.create_future(), cell)
         try:
             with anyio.CancelScope(shield=True):
-                child = await self._threads.spawn(launch, self._check_lease)
+                await self._spawners.spawn(launch, process)
         except BaseException:
             self._starting -= 1
             self._page.tree_empty = self.empty
             raise
-        self._starting -= 1
-        process = Process(self, child, fence, capture, self._loop.create_future(), self._clock.monotonic())
-        process.cell = cell
-        self._live[child.pid] = process
-        if child.pidfd >= 0:
-            self._watcher.add(child.pidfd, partial(self._on_exit, process))
-        else:
-            threading.Thread(target=self._wait_portably, args=(process,), daemon=True, name="wait").start()
-        self._young += ((process, child.stdout), (process, child.stderr))
-        self._tick_soon()
         return process
 
-    def _check_lease(self) -> None:
-        """Refuse to start anything once the lease has run out. Called from other threads."""
-        if self._forbidden or 0 < self._page.deadline <= self._clock.boottime():
-            raise LeaseLost
+    def started(self, process: Process) -> None:
+        """Note that a command executes."""
+        self._starting -= 1
+        self._live[process.pid] = process
+        process.printed_at = self._clock.monotonic()
+
+    def watch(self, process: Process) -> None:
+        """Read the command's pipes."""
+        for fd in process.pipes:
+            self._watcher.add(fd, partial(self._on_readable, process, fd))
+
+    def ended(self, process: Process) -> None:
+        """Note that a command's main process has ended, and its group is killed."""
+        if process.cell is not None:
+            process.cell.kill()
+        self._ended.append(process)
 
     def signal(self, process: Process, number: int) -> None:
         """Signal every process of the tree, and let stopped ones act on it."""
         if self._orphans is None:
-            _signal_group(process.child.pid, number)
+            if process.running:
+                _signal_group(process.pid, number)
             return
         self._orphans.signal(process, number)
         if number not in {signal.SIGSTOP, signal.SIGTSTP}:
@@ -150,21 +174,22 @@ class Processes:
 
     def kill(self, process: Process) -> None:
         """Kill the whole tree at once, whatever it does."""
-        if process.running:
-            _signal_group(process.child.pid, signal.SIGKILL)
         if process.cell is not None and process.cell.kill():
             return
         if self._orphans is not None:
             self._orphans.kill_tree(process)
+        elif process.running:
+            _signal_group(process.pid, signal.SIGKILL)
 
     def kill_everything(self) -> None:
         """Kill all trees, and start no more, for when this worker must not go on."""
-        self._forbidden = True
+        self._page.forbidden = True
         for process in list(self._live.values()):
             self.kill(process)
 
     def look_after(self) -> None:
-        """Find out about daemonised children; to be called now and then while anything runs."""
+        """Find out about daemonised children and stuck spawners; to be called now and then while anything runs."""
+        self._spawners.look_after()
         if self._orphans is not None and not self.empty:
             self._orphans.look(again=True)
             self._settle()
@@ -176,22 +201,7 @@ class Processes:
         if self._orphans is not None:
             self._orphans.close()
         self._watcher.close()
-
-    def _on_exit(self, process: Process) -> None:
-        child = process.child
-        _signal_group(child.pid, signal.SIGKILL)  # before it is reaped: until then nobody else can have this number
-        if process.cell is not None:
-            process.cell.kill()
-        result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
-        assert result is not None
-        self._watcher.remove(child.pidfd)
-        os.close(child.pidfd)
-        process.running = False
-        if result.si_code == os.CLD_EXITED:
-            process.exit_code = result.si_status
-        else:
-            process.exit_signal = result.si_status
-        self._ended.append(process)
+        self._spawners.close()
 
     def _settle(self) -> None:
         """After a batch of events: look once for orphans of all that ended in it, release those that have none."""
@@ -212,8 +222,8 @@ class Processes:
     def _release(self, process: Process) -> None:
         if process.gone.done():
             return
-        if self._live.get(process.child.pid) is process:
-            del self._live[process.child.pid]
+        if self._live.get(process.pid) is process:
+            del self._live[process.pid]
         for fd in list(process.pipes):
             self._read_rest(process, fd)
             self._close_pipe(process, fd)
@@ -252,27 +262,11 @@ class Processes:
 
     def _tick(self) -> None:
         self._ticker = None
-        pipes, self._unwatched, self._young = self._unwatched, self._young, []
-        if self._unwatched:
-            self._tick_soon()
+        pipes, self._unwatched = self._unwatched, []
         for process, fd in pipes:
             if fd in process.pipes:
                 process.budget = _BUDGET
                 self._watcher.add(fd, partial(self._on_readable, process, fd))
-
-    def _wait_portably(self, process: Process) -> None:
-        _, status = os.waitpid(process.child.pid, 0)
-        self._loop.call_soon_threadsafe(self._on_portable_exit, process, os.waitstatus_to_exitcode(status))
-
-    def _on_portable_exit(self, process: Process, code: int) -> None:
-        _signal_group(process.child.pid, signal.SIGKILL)
-        process.running = False
-        if code >= 0:
-            process.exit_code = code
-        else:
-            process.exit_signal = -code
-        self._ended.append(process)
-        self._settle()
 
 
 def _signal_group(group: int, number: int) -> None:

@@ -83,6 +83,15 @@ def test_when_the_worker_is_killed_nothing_of_it_is_left_and_a_new_one_is_told_s
     assert guarded.workers()[1][1] == old
 
 
+def test_when_a_spawner_is_killed_its_worker_ends_with_all_commands_and_a_new_one_starts(start: type[Guarded]) -> None:
+    guarded = start()
+    worker, pids = guarded.worker(), guarded.tree()
+    spawners = [stat.pid for stat in tree.all_processes().values() if stat.parent == worker]
+    os.kill(spawners[-1], signal.SIGKILL)
+    until_sync(lambda: not any(map(alive, [worker, *pids])), 2.0, "worker and tree to be gone")
+    until_sync(lambda: len(guarded.workers()) == 2, what="a new worker")
+
+
 def test_a_worker_that_is_stopped_beyond_its_lease_is_killed_with_its_commands(start: type[Guarded]) -> None:
     guarded = start(lease=2.0)
     pids = [*guarded.tree(), guarded.worker()]

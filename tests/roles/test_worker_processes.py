@@ -13,8 +13,8 @@ import pytest
 from scheduler.worker import linux, tree
 from scheduler.worker.identity import identity_of
 from scheduler.worker.machine import keep_descriptors_private
-from scheduler.worker.processes import LeaseLost
 from scheduler.worker.spawn import SpawnError
+from scheduler.worker.spawners import LeaseLost
 from tests.roles.worker_support import Runner, alive, printed, python, runner
 from tests.support import until
 
@@ -84,26 +84,17 @@ async def test_directory_and_umask_are_the_commands_own(run: Runner) -> None:
     assert printed(await run.run("pwd; umask")) == b"/\n0022\n"
 
 
-@pytest.mark.parametrize("apart", [True, False])
-async def test_commands_that_start_at_once_each_get_their_directory_and_umask(
-    monkeypatch: pytest.MonkeyPatch, *, apart: bool
-) -> None:
-    def refuse() -> None:
-        raise PermissionError
-
-    monkeypatch.chdir(".")  # which threads that have none of their own change
-    if not apart:
-        monkeypatch.setattr(linux, "unshare_directory", refuse)
+async def test_commands_that_start_at_once_each_get_their_directory_and_umask(run: Runner) -> None:
     wanted = [("/usr", 0o077), ("/etc", 0o027), ("/", 0o022)] * 5
     said = [b""] * len(wanted)
 
-    async def ask(number: int, run: Runner) -> None:
+    async def ask(number: int) -> None:
         directory, umask = wanted[number]
         said[number] = printed(await run.run("pwd; umask", directory=directory, umask=umask))
 
-    async with runner() as run, anyio.create_task_group() as group:
+    async with anyio.create_task_group() as group:
         for number in range(len(wanted)):
-            group.start_soon(ask, number, run)
+            group.start_soon(ask, number)
     assert said == [f"{directory}\n{umask:04o}\n".encode() for directory, umask in wanted]
 
 

@@ -293,8 +293,8 @@ async def test_a_command_that_the_guard_has_asked_to_end_has_not_failed(
     reason: str,
 ) -> None:
     """The worker was stopped for a while, goes on before its deadline, and finds its command ended by the guard."""
-    page = LeasePage.private()
-    monkeypatch.setattr(LeasePage, "private", lambda: page)
+    page = LeasePage.new()
+    monkeypatch.setattr(LeasePage, "new", lambda: page)
     async with connected(redis_url) as broker, worker(database, broker) as works:
         note = shared / "note"
         run_id = await works.submit(f"echo $$ > {note}; {command}")

@@ -16,7 +16,6 @@ from scheduler.worker.identity import Identity, current_identity
 from scheduler.worker.page import LeasePage
 from scheduler.worker.processes import Process, Processes
 from scheduler.worker.spawn import DEFAULT_PATH, Launch
-from scheduler.worker.threads import SpawnThreads
 
 MIB = 1024 * 1024
 
@@ -59,15 +58,16 @@ def printed(process: Process, stream: str | None = None) -> bytes:
 
 @asynccontextmanager
 async def runner() -> AsyncIterator[Runner]:
-    page = LeasePage.private()
-    threads = SpawnThreads("/")
-    processes = Processes(threads, page, SystemClock(), sole=False)
+    def lost() -> None:
+        raise AssertionError("a spawner has died")
+
+    page = LeasePage.new()
+    processes = Processes("/", page, SystemClock(), sole=False, lost=lost)
     try:
         yield Runner(processes, page)
     finally:
         processes.kill_everything()
         processes.close()
-        threads.close()
 
 
 def python(script: str) -> list[str]:

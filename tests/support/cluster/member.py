@@ -106,7 +106,7 @@ class Member:
     def commands(self) -> list[psutil.Process]:
         """Return what a worker's commands consist of."""
         worker = self.worker.pid
-        return [process for process in self.tree() if process.pid not in (self.pid, worker)]
+        return [process for process in self.tree() if process.pid not in (self.pid, worker) and not _spawns(process)]
 
     def signal(self, number: signal.Signals) -> None:
         assert self._popen is not None
@@ -151,3 +151,10 @@ def running(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _spawns(process: psutil.Process) -> bool:
+    try:
+        return "scheduler.worker.spawner" in process.cmdline()
+    except psutil.Error:  # it has just ended
+        return True

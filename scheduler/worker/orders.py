@@ -1,0 +1,143 @@
+"""What a worker and its spawners say to each other: orders one way, events the other, in frames over a socket.
+
+    order → Started → (Living, with its pipes) → Ended
+          → Failed | Refused
+
+A frame is four bytes of length and a msgpack array of messages. Descriptors travel beside the frame that speaks of
+them, in its order.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+import struct
+from collections import deque
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+
+MOST_DESCRIPTORS = 200
+"""Descriptors that one frame carries; Linux allows 253."""
+
+_LENGTH = struct.Struct("=I")
+_ROOM = socket.CMSG_SPACE(4 * 253)
+_CLOSED_BY_EXECUTING = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_READ = 256 * 1024
+
+Message = TypeVar("Message")
+
+
+class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A command to start, in the bytes that the kernel is given. `variables` are `NAME=value`.
+
+    `search_path` is where `words[0]` is looked for if it has no slash. `directory` and `umask` are None for the
+    worker's own; `stdin` None reads nothing. `prefix` are the words of a program that executes the command when it
+    has prepared itself for it; `descriptors` is how many come with the order, to be 3, 4, … there.
+    """
+
+    id: int
+    words: list[bytes]
+    variables: list[bytes]
+    search_path: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    directory: bytes | None = None
+    umask: int | None = None
+    stdin: bytes | None = None
+    prefix: list[bytes] = []
+    descriptors: int = 0
+
+
+class Started(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
+    """The command executes; it leads a session and a group of its own."""
+
+    id: int
+    pid: int
+
+
+class Failed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
+    """It could not be started. `what` is a short cause for machines, `text` says it to people."""
+
+    id: int
+    what: str
+    text: str
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
+    """It was not started: the lease had run out."""
+
+    id: int
+
+
+class Living(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
+    """It has lived for a while; the reading ends of its stdout and stderr come with this."""
+
+    id: int
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
+    """Its main process has ended, by itself (`code`) or by a signal, and its group is killed.
+
+    For a command that was not `Living`: what it printed. Where somebody still holds a stream, that is None, and its
+    reading end comes with this, stdout first.
+    """
+
+    id: int
+    code: int | None
+    signal: int | None
+    stdout: bytes | None = b""
+    stderr: bytes | None = b""
+
+
+Event = Started | Failed | Refused | Living | Ended
+
+
+class Frames(Generic[Message]):
+    """Frames of one socket's messages: those that come in put together, those that go out taken apart."""
+
+    def __init__(self, connection: socket.socket, incoming: type[list[Message]]) -> None:
+        self._socket = connection
+        self._decoder = msgspec.msgpack.Decoder(incoming)
+        self._encoder = msgspec.msgpack.Encoder()
+        self._received = bytearray()
+        self.descriptors: deque[int] = deque()
+        """Descriptors that have come; whoever handles a message takes what it speaks of from the left."""
+
+    def receive(self) -> list[Message] | None:
+        """Return the messages that are whole by now; None at the end of the connection."""
+        data, ancillary, _, _ = self._socket.recvmsg(_READ, _ROOM, _CLOSED_BY_EXECUTING)
+        if not data:
+            return None
+        for level, kind, content in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                numbers = array.array("i")
+                numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
+                self.descriptors.extend(numbers)
+        received = self._received
+        received += data
+        messages: list[Message] = []
+        begin = 0
+        while len(received) - begin >= _LENGTH.size:
+            end = begin + _LENGTH.size + _LENGTH.unpack_from(received, begin)[0]
+            if end > len(received):
+                break
+            messages += self._decoder.decode(memoryview(received)[begin + _LENGTH.size : end])
+            begin = end
+        if begin:
+            del received[:begin]
+        return messages
+
+    def encode(self, messages: Sequence[object]) -> bytes:
+        """Return the messages as one frame."""
+        body = self._encoder.encode(messages)
+        return _LENGTH.pack(len(body)) + body
+
+    def send(self, data: bytes | memoryview, descriptors: Sequence[int] = ()) -> int:
+        """Send what the socket takes now, the descriptors with its first byte; return how many bytes that was."""
+        if not descriptors:
+            return self._socket.send(data)
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+        return self._socket.sendmsg([data], [rights])

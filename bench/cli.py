@@ -20,6 +20,8 @@ from rich.console import Console
 import bench as bench_package
 from bench import compare as comparing
 from bench import report as reporting
+from bench.peers.catalog import PEERS
+from bench.peers.orchestrators import ORCHESTRATORS
 from bench.question import Bench
 from bench.questions import QUESTIONS
 from bench.runner import run
@@ -73,11 +75,16 @@ def bench(
         return _compare(console, *compare)
     known = {question.name: question for question in QUESTIONS}
     unknown = [name for name in questions if name not in known]
+    strangers = [name for name in peers if name not in {peer.name for peer in (*PEERS, *ORCHESTRATORS)}]
     if unknown or (runs is not None and runs < 1):
         sys.stderr.write(f"dts-bench: {'unknown: ' + ', '.join(unknown) if unknown else '--runs must be at least 1'}\n")
         sys.stderr.write(f"questions: {', '.join(known)}\n")
         return 2
     chosen = [known[name] for name in questions] or list(QUESTIONS)
+    if strangers:
+        sys.stderr.write(f"dts-bench: unknown: {', '.join(strangers)}\n")
+        sys.stderr.write(f"peers: {', '.join(peer.name for peer in (*PEERS, *ORCHESTRATORS))}\n")
+        return 2
     with _directory(work) as directory:
         settings = Bench(directory, quick=quick, pending=pending, history=history, full_sizes=full_sizes, peers=peers)
         ask = partial(run, console, chosen, settings, out, runs=runs or (1 if quick else 5))

@@ -9,11 +9,16 @@ import msgspec
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
-    """One peer. In commands, `{bin}` stands for the programs of its environment and `{apps}` for the applications.
+    """One peer.
+
+    In commands and variables, `{bin}` stands for the programs of its environment, `{apps}` for the applications,
+    `{home}` for a place of its own, `{port}` for a free port, `{database}` and `{redis}` for the servers' URLs
+    (`{address}`: the first without its scheme).
 
     `serve` is started `copies` times and never ends by itself; `setup` runs once on fresh servers; `submit` gets the
     arguments of `apps/work.py`. `durable` says what an acknowledged submit survives, `loses` what happens to work whose
-    worker is killed: both as documented; `peer_loss` measures the second.
+    worker is killed: both as documented; `peers_loss` measures the second. One that `runs_flows` is given whole flows:
+    `submit` then takes `ready`, or `chain` and `wide` with the number of tasks and the work in each.
     """
 
     name: str
@@ -27,6 +32,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     settings: str
     durable: str
     loses: str
+    runs_flows: bool = False
 
     @property
     def package(self) -> str:
@@ -35,7 +41,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _REDIS = "Valkey, append-only file synced every second: up to a second of acknowledged work is lost with the machine"
-_POSTGRES = "PostgreSQL, synchronous commit: nothing acknowledged is lost"
+POSTGRES = "PostgreSQL, synchronous commit: nothing acknowledged is lost"
 
 
 def _python(name: str) -> list[str]:
@@ -108,7 +114,7 @@ PEERS = (
         submit=_python("saq"),
         environment={"BENCH_SAQ": "postgres"},
         settings="2 processes of 10 jobs, timeout a minute, 3 retries",
-        durable=_POSTGRES,
+        durable=POSTGRES,
         loses="jobs of a dead worker are swept once their timeout is over",
     ),
     Peer(
@@ -119,7 +125,7 @@ PEERS = (
         copies=2,
         submit=_python("procrastinate"),
         settings="2 processes of 8 jobs, LISTEN; each takes one job at a time, with a commit for it",
-        durable=_POSTGRES,
+        durable=POSTGRES,
         loses="jobs of a dead worker stay `doing` until a task of the user's own retries stalled jobs",
     ),
     Peer(
@@ -130,7 +136,19 @@ PEERS = (
         copies=2,
         submit=_python("pgqueuer"),
         settings="2 processes, batches of 10 (the default)",
-        durable=_POSTGRES,
+        durable=POSTGRES,
+        loses="jobs of a dead worker are picked again when their heartbeat is 30 s old",
+    ),
+    Peer(
+        name="PgQueuer, batches of 100",
+        lock="pgqueuer",
+        setup=[["{bin}/pgq", "--pg-dsn", "{database}", "install"]],
+        serve=[*_python("pgqueuer"), "serve"],
+        copies=2,
+        submit=_python("pgqueuer"),
+        environment={"BENCH_BATCH": "100"},
+        settings="2 processes, batches of 100",
+        durable=POSTGRES,
         loses="jobs of a dead worker are picked again when their heartbeat is 30 s old",
     ),
     Peer(
@@ -140,8 +158,8 @@ PEERS = (
         serve=[*_python("dbos"), "serve"],
         copies=2,
         submit=_python("dbos"),
-        settings="2 processes of 8 workflows, polling every 0.1 s",
-        durable=_POSTGRES,
+        settings="2 processes of 32 workflows, polling every 0.1 s: each poll takes as many as are free",
+        durable=POSTGRES,
         loses="an executor takes up its own workflows when it starts again under the same id",
     ),
     Peer(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import anyio
 import anyio.abc
@@ -20,6 +22,7 @@ from bench.peers.servers import start_servers
 
 _WARM_UP = 20
 _START = 30.0
+_READY = 120.0
 _STOP = 5.0
 
 
@@ -109,6 +112,11 @@ class Running:
 
     async def warm_up(self) -> None:
         """Wait until the workers work."""
+        if self._peer.runs_flows:
+            with anyio.move_on_after(_READY):
+                await self.submit("ready")
+                return
+            raise PeerFailed(f"not ready after {_READY:.0f} s; {self.tail()}")
         await self.submit("many", _WARM_UP)
         await self.until(_WARM_UP, patience=_START)
         self.done.skip()
@@ -172,7 +180,12 @@ def _bears(process: psutil.Process, mark: str) -> bool:
 
 @asynccontextmanager
 async def start_peer(
-    peer: Peer, data: Path, *, command: str = "/bin/true", prints: bool = False
+    peer: Peer,
+    data: Path,
+    *,
+    command: str = "/bin/true",
+    prints: bool = False,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Running]:
     """Run a peer on fresh servers until the block is left. Raises NotInstalled, PeerFailed."""
     place = await environment_of(peer)
@@ -180,10 +193,20 @@ async def start_peer(
         plan = await stack.enter_async_context(start_servers(data))
         done = data.with_name(data.name + ".done")
         done.touch()
-        urls = {"redis": plan.redis_url, "database": plan.database_url}
+        words = {
+            "bin": str(place / "bin"),
+            "env": str(place),
+            "apps": str(APPS),
+            "home": str(data.with_name(data.name + ".home")),
+            "port": str(_free_port()),
+            "redis": plan.redis_url,
+            "database": plan.database_url,
+            "address": plan.database_url.removeprefix("postgresql"),
+        }
         environ = {
             **environment(),
-            **peer.environment,
+            **{name: value.format(**words) for name, value in peer.environment.items()},
+            **variables,
             "PYTHONPATH": str(APPS),
             "BENCH_REDIS_URL": plan.redis_url,
             "BENCH_DATABASE_URL": plan.database_url,
@@ -193,7 +216,6 @@ async def start_peer(
             "PGDSN": plan.database_url,
             "PATH": os.pathsep.join([str(place / "bin"), os.environ.get("PATH", "")]),
         }
-        words = {"bin": str(place / "bin"), "env": str(place), "apps": str(APPS), **urls}
         running = Running(peer, environ, words, data.with_name(data.name + ".log"))
         try:
             await running.setup()
@@ -203,3 +225,10 @@ async def start_peer(
         finally:
             with anyio.CancelScope(shield=True):
                 await running.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port

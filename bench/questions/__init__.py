@@ -19,6 +19,8 @@ from bench.questions.idle import Idle
 from bench.questions.many_workers import ManyWorkers
 from bench.questions.old_snapshot import OldSnapshot
 from bench.questions.peers_bulk import PeersBulk
+from bench.questions.peers_fire import PeersFire
+from bench.questions.peers_flows import PeersFlows
 from bench.questions.peers_latency import PeersLatency
 from bench.questions.peers_loss import PeersLoss
 from bench.questions.priority import Priority
@@ -61,4 +63,6 @@ QUESTIONS: tuple[type[Question], ...] = (
     PeersBulk,
     PeersLatency,
     PeersLoss,
+    PeersFlows,
+    PeersFire,
 )

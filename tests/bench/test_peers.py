@@ -10,13 +10,14 @@ import pytest
 from bench.peers.attempts import attempt
 from bench.peers.catalog import PEERS, Peer
 from bench.peers.environments import APPS, HERE, version_of
+from bench.peers.orchestrators import ORCHESTRATORS
 from bench.peers.running import Done, PeerFailed, halted, marked
 from bench.question import Bench
 from bench.questions.peers_bulk import PeersBulk
 from tests.support.waiting import until
 
 
-@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+@pytest.mark.parametrize("peer", [*PEERS, *ORCHESTRATORS], ids=lambda peer: peer.name)
 def test_a_peer_is_pinned_and_says_how_it_runs_and_what_it_loses(peer: Peer) -> None:
     assert version_of(peer)[0].isdigit()
     assert peer.settings
@@ -32,11 +33,11 @@ def test_a_lock_pins_every_package_and_names_no_place_to_get_them_from(lock: Pat
     assert all("==" in line and line.endswith("\\") for line in packages)
     assert text.count("--hash=sha256:") >= len(packages)
     assert "://" not in text
-    assert lock.stem in {peer.lock for peer in PEERS}
+    assert lock.stem in {peer.lock for peer in [*PEERS, *ORCHESTRATORS]}
 
 
 def test_an_application_imports_nothing_of_this_project() -> None:
-    for path in APPS.glob("*.py"):
+    for path in APPS.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

@@ -27,7 +27,7 @@ def serve() -> None:
         step(index)
 
     DBOS.launch()
-    DBOS.register_queue("bench", worker_concurrency=8, polling_interval_sec=0.1)
+    DBOS.register_queue("bench", worker_concurrency=32, polling_interval_sec=0.1)
     threading.Event().wait()
 
 

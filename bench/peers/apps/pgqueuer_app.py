@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from datetime import timedelta
 
@@ -28,7 +29,9 @@ async def create() -> PgQueuer:
 
 async def serve() -> None:
     """Do what `pgq run` does with its defaults; the command itself fails in this release while it sets up its log."""
-    await (await create()).run(dequeue_timeout=timedelta(seconds=30), batch_size=10)
+    await (await create()).run(
+        dequeue_timeout=timedelta(seconds=30), batch_size=int(os.environ.get("BENCH_BATCH", "10"))
+    )
 
 
 async def main() -> None:

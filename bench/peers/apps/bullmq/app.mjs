@@ -1,8 +1,7 @@
 // BullMQ on Redis: `app.mjs serve` is a worker, `many COUNT` and `rate COUNT RATE` submit (see work.py).
-import { execFile } from "node:child_process";
+import { spawn } from "node:child_process";
 import { appendFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { promisify } from "node:util";
 import { Queue, Worker } from "bullmq";
 import { Redis } from "ioredis";
 
@@ -10,13 +9,24 @@ const path = decodeURIComponent(new URL(process.env.BENCH_REDIS_URL).pathname);
 const connection = new Redis({ path, maxRetriesPerRequest: null });
 const [program, ...rest] = (process.env.BENCH_COMMAND ?? "/bin/true").split(" ");
 const [kind, count, rate] = process.argv.slice(2);
-const execute = promisify(execFile);
+const prints = process.env.BENCH_PRINTS === "1";
 const now = () => Date.now() / 1000;
+
+// As the others do: without a pipe unless the output is asked for.
+function execute() {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, rest, { stdio: ["ignore", prints ? "pipe" : "ignore", "inherit"] });
+    let printed = "";
+    child.stdout?.on("data", (data) => (printed += data));
+    child.on("error", reject);
+    child.on("close", (code) => (code ? reject(new Error(`exit code ${code}`)) : resolve(printed)));
+  });
+}
 
 if (kind === "serve") {
   const work = async (job) => {
-    const { stdout } = await execute(program, rest);
-    appendFileSync(process.env.BENCH_DONE, `${job.data.index} ${stdout.trim() || now()}\n`);
+    const printed = await execute();
+    appendFileSync(process.env.BENCH_DONE, `${job.data.index} ${printed.trim() || now()}\n`);
   };
   new Worker("bench", work, { connection, concurrency: 16 });
 } else {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -133,7 +133,8 @@ class Running:
 
     async def kill(self) -> None:
         """Kill every process of the workers, commands and all, as a machine that loses its power would."""
-        for process in await anyio.to_thread.run_sync(halted, self._environ["BENCH_DONE"]):
+        sessions = {worker.pid for worker in self._workers}
+        for process in await anyio.to_thread.run_sync(halted, self._environ["BENCH_DONE"], sessions):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         with anyio.move_on_after(_STOP):
@@ -152,30 +153,27 @@ class Running:
         return done.stdout.decode()
 
 
-def halted(mark: str) -> list[psutil.Process]:
-    """Stop every process that has `mark` as its BENCH_DONE, and return them: whoever has left its family is found too.
+def halted(mark: str, sessions: Collection[int] = ()) -> list[psutil.Process]:
+    """Stop every process that has `mark` as its BENCH_DONE, is in one of the sessions, or has such a one as its parent.
 
-    One that is stopped starts no other, so looking again finds what was started meanwhile, until there is nothing new.
+    Some write over their environment, others leave their session or their parent: one of the three is left. A process
+    that is stopped starts no other, so looking again finds what was started meanwhile, until there is nothing new.
     """
     found: dict[int, psutil.Process] = {}
-    while new := [process for process in marked(mark) if process.pid not in found]:
+
+    def belongs(process: psutil.Process) -> bool:
+        try:
+            near = process.ppid() in found or os.getsid(process.pid) in sessions
+            return near or process.environ().get("BENCH_DONE") == mark
+        except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
+            return False
+
+    while new := [process for process in psutil.process_iter() if process.pid not in found and belongs(process)]:
         for process in new:
             found[process.pid] = process
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
     return list(found.values())
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """Return every process that has `mark` as its BENCH_DONE."""
-    return [process for process in psutil.process_iter() if _bears(process, mark)]
-
-
-def _bears(process: psutil.Process, mark: str) -> bool:
-    try:
-        return process.environ().get("BENCH_DONE") == mark
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return False
 
 
 @asynccontextmanager

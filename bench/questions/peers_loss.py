@@ -26,7 +26,7 @@ from bench.peers.catalog import PEERS, Peer
 from bench.peers.running import Done, start_peer
 from bench.question import Question
 from bench.questions.peers_bulk import OURS
-from bench.system import Unfinished
+from bench.system import System, Unfinished
 
 _COUNT = 100
 _BEFORE = 10
@@ -73,10 +73,7 @@ class PeersLoss(Question):
             with anyio.move_on_after(60):
                 while done.count() < _BEFORE:  # noqa: ASYNC110 - other processes' doing
                     await anyio.sleep(0.05)
-            members = system.processes.by_role()["worker"]
-            for process in [*members, *(child for member in members for child in member.children(recursive=True))]:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+            _kill_worker(system)
             samples = await self._watched(OURS, done)
             await system.until_done(timeout=60)
             states = await system.states()
@@ -110,3 +107,11 @@ class PeersLoss(Question):
             Sample(name=f"{name}, done more than once", value=twice, unit="tasks", better="lower"),
             Sample(name=f"{name}, last one done after", value=last - begin, unit="s", better="lower"),
         ]
+
+
+def _kill_worker(system: System) -> None:
+    """Kill the guard, the worker and every command: nobody is left to stop anything in an orderly way."""
+    guard, *members = system.processes.by_role()["worker"]  # parents come before their children
+    for process in [guard, *members]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from scheduler.broker import Broker, BrokerUnavailable, Delivery
 from scheduler.domain.clock import Clock
@@ -25,8 +26,8 @@ from scheduler.worker.slots import Slots
 
 _BLOCK = 1.0
 """Seconds that a read waits for offers."""
-_PATIENCE = 0.01
-"""Seconds that one free slot of a busy worker waits for company, so that one claim serves them all."""
+_PATIENCE = 0.025
+"""Seconds that few free slots of a busy worker wait for company, so that one claim serves them all."""
 _QUIET = 1.0
 """Seconds without work from Redis after which PostgreSQL is asked, for runs that wait at least so long."""
 _LONGEST_QUIET = 10.0
@@ -178,6 +179,7 @@ class Intake:
             self._claims.end(number)
         for claim in claims:
             self._start(claim)
+        await checkpoint()  # their commands first, then the next read
         await reach(Point.CLAIM_STARTED)
         return len(claims)
 

@@ -18,7 +18,7 @@ class Slots:
         self._busy = 0
         self._unfinished = 0
         self._changed = anyio.Event()
-        self._free_since = clock.monotonic()
+        self._claimed_at = clock.monotonic()
 
     @property
     def free(self) -> int:
@@ -29,13 +29,12 @@ class Slots:
 
     def take(self) -> None:
         """Use a slot, for a run that was claimed."""
+        self._claimed_at = self._clock.monotonic()
         self._busy += 1
         self._unfinished += 1
 
     def release(self) -> None:
         """Give a slot back: its command is gone."""
-        if self._busy == self.total:
-            self._free_since = self._clock.monotonic()
         self._busy -= 1
         self._changed.set()
 
@@ -47,14 +46,15 @@ class Slots:
     async def wait_free(self, patience: float) -> int:
         """Wait until it pays to claim, and return how many slots are free (at least one).
 
-        A quarter of the slots is worth a claim; fewer are, once one has been free for `patience` seconds. A worker that
-        is not busy never waits here.
+        A quarter of the slots is worth a claim, or of many slots all but 32, for which its processors have work enough
+        meanwhile; fewer are, once nothing was claimed for `patience` seconds. A worker that is not busy never
+        waits here.
         """
-        worth = max(1, self.total // 4)
+        worth = max(1, min(self.total // 2, max(self.total // 4, self.total - 32)))
         while (free := self.free) < worth:
             left = None
             if free > 0:
-                left = self._free_since + patience - self._clock.monotonic()
+                left = self._claimed_at + patience - self._clock.monotonic()
                 if left <= 0:
                     return free
             if self._changed.is_set():  # others may wait for the same event: replacing it would leave them behind

@@ -23,7 +23,10 @@ from scheduler.worker.page import LeasePage
 from scheduler.worker.spawn import DEFAULT_PATH, Launch, SpawnError
 from scheduler.worker.spawner import PAGE_FD, SOCKET_FD
 
-_COUNT = 2
+_USUAL = 2
+"""Spawners for a worker that has much to start, one of which waits for a processor while the other works."""
+_MUCH = 4
+"""Orders without an answer that are worth another spawner; an idle worker does with one."""
 _MOST = 8
 _STUCK = 2.0
 """Seconds without an answer after which a spawner gets no orders before it has answered."""
@@ -188,7 +191,7 @@ class Spawners:
         self._clock = clock
         self.given = 0
         self._flushing = False
-        self._spawners = [self._make() for _ in range(_COUNT)]
+        self._spawners = [self._make()]
 
     def owns(self, pid: int) -> bool:
         """Whether this is a spawner's process."""
@@ -209,9 +212,13 @@ class Spawners:
         self.given += 1
         answer: asyncio.Future[None] = self._loop.create_future()
         spawner = min(self._spawners, key=lambda spawner: spawner.burden)
+        if len(self._spawners) < _USUAL and spawner.burden >= (False, _MUCH):
+            spawner = self._make()
+            self._spawners.append(spawner)
         spawner.give(order, launch.descriptors, _Awaited(audience, answer, self._clock.monotonic()))
-        if not self._flushing:
+        if not self._flushing:  # the first of a batch goes at once, the others together
             self._flushing = True
+            spawner.flush()
             self._loop.call_soon(self._flush)
         await answer
 

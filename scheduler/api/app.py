@@ -63,6 +63,14 @@ class App:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = self._monotonic()
+        template, response = await self._response(scope, receive)
+        await self._answer(response, scope, receive, send)
+        method = scope["method"] if template is not _UNROUTED else "any"
+        self._requests.labels(method, template, response.status_code).inc()
+        self._seconds.labels(method, template).observe(self._monotonic() - started)
+
+    async def _response(self, scope: Scope, receive: Receive) -> tuple[str, Response]:
+        """Return the route's template and the answer; an open stream keeps nothing else of its request."""
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id")
         request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else next(self._ids)
@@ -101,10 +109,7 @@ class App:
                 _log.error("request failed", route=template, exc_info=error)
         response.raw_headers.append((b"x-request-id", request_id))
         await pack(response, headers)
-        await self._answer(response, scope, receive, send)
-        method = scope["method"] if template is not _UNROUTED else "any"
-        self._requests.labels(method, template, response.status_code).inc()
-        self._seconds.labels(method, template).observe(self._monotonic() - started)
+        return template, response
 
     async def _handle(self, route: Route, request: Request) -> Response:
         """Call the handler; again if the database took its transaction back because it collided with another."""

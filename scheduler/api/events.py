@@ -57,6 +57,7 @@ class EventStream(Response):
         It also ends when the credentials hold no longer that it was asked for with.
         """
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self.raw_headers = []  # there may be thousands of streams
         feed = self._feed
         await feed.join()
         client = Client(send, self._wanted, feed.head)

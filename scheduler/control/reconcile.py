@@ -20,6 +20,7 @@ from scheduler.telemetry import get_logger
 
 _PAGE: Final = 1000
 _LONG_PAGE: Final = 5000  # of a read that costs next to nothing
+_STALE_PAGE: Final = 500  # of what is pushed again and again while much is queued, nearly always in vain
 _IDLE_DELIVERY: Final = 10.0  # seconds after which an offer that was delivered and not settled is taken back
 _FORGET_EVERY: Final = 60.0  # seconds
 
@@ -91,7 +92,7 @@ class Reconciler:
             lanes = [lane.lane for lane in await self._dispatch.lanes() if not lane.paused]
             self._places = sorted(await self._dispatch.queued_by_lane(lanes, 1))
             self._after_queued = None
-        left = _PAGE
+        left = _STALE_PAGE
         while self._places and left > 0:
             lane, priority = self._places[-1]
             page = await self._reconcile.stale_queued(

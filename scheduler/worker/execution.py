@@ -48,7 +48,7 @@ _T = TypeVar("_T")
 _LOOK = 1.0
 _RETRY = Backoff(base=0.05, cap=1.0)
 _SUSPECT_WAIT = 2.0
-"""Seconds after which a suspect is offered again when another one executes here."""
+"""Seconds for which a suspect waits here for another one to end, and after which it is offered again otherwise."""
 
 _NOT_BEGUN = AttemptEnd(kind="drained")
 
@@ -91,6 +91,7 @@ class Attempts:
         self._random = Random()  # noqa: S311  # jitter
         self._attempts: dict[int, Attempt] = {}
         self._suspect: int | None = None
+        self._suspect_gone = anyio.Event()
         self._next_look = math.inf
         self._none = anyio.Event()
         self.look_wake = Wake()
@@ -134,6 +135,7 @@ class Attempts:
                 self._none.set()
             if self._suspect == claim.fence:
                 self._suspect = None
+                self._suspect_gone.set()
             if attempt.files is not None:
                 self._scratch.forget(attempt.files)
             if attempt.capture is not None:
@@ -208,10 +210,8 @@ class Attempts:
     async def _execute(self, attempt: Attempt) -> AttemptEnd | None:
         """Run the command; None if it is not to be reported."""
         claim = attempt.claim
-        if claim.suspect:
-            if self._suspect is not None:
-                return _NOT_BEGUN
-            self._suspect = claim.fence
+        if claim.suspect and not await self._be_the_suspect(claim.fence):
+            return _NOT_BEGUN
         try:
             await self._start(attempt)
         except LeaseLost:
@@ -225,6 +225,17 @@ class Attempts:
         await attempt.execution.gone
         await reach(Point.COMMAND_ENDED)
         return attempt.end(asked=self._page.asked)
+
+    async def _be_the_suspect(self, fence: int) -> bool:
+        """Wait for a while until no other suspect executes here; say whether that came."""
+        with anyio.move_on_after(_SUSPECT_WAIT):
+            while self._suspect is not None:
+                await self._suspect_gone.wait()
+        if self._suspect is not None:
+            return False
+        self._suspect = fence
+        self._suspect_gone = anyio.Event()
+        return True
 
     async def _start(self, attempt: Attempt) -> None:
         claim, spec = attempt.claim, attempt.spec

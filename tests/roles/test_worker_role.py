@@ -271,6 +271,14 @@ async def test_at_most_one_suspect_executes_at_a_time(works: Works, shared: Path
     go.touch()
 
 
+async def test_suspects_follow_each_other_without_being_offered_again(works: Works, shared: Path) -> None:
+    command = f"mkdir {shared}/alone && sleep 0.05 && rmdir {shared}/alone"
+    ids = [await works.submit(command, push=False) for _ in range(4)]
+    await works.query("UPDATE runs SET suspect = true")
+    rows = [await works.ended_row(run_id) for run_id in ids]
+    assert [(row["state"], row["attempt"]) for row in rows] == [("completed", 1)] * 4
+
+
 async def test_many_runs_at_once_all_end_once(works: Works) -> None:
     ids = [await works.submit(["/bin/true"]) for _ in range(60)]
     for run_id in ids:

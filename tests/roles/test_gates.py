@@ -18,8 +18,9 @@ from scheduler.domain.task import Concurrency, RateLimit
 from scheduler.domain.term import TermLost
 from scheduler.store.database import Database
 from scheduler.store.gates import Gates
+from tests.support.locks import waiting_for_locks
 from tests.support.recurring import lead, leading, minute, recurring, scheduler
-from tests.support.rows import Bench, after, bench, new_task, outcome, waiting_for_locks
+from tests.support.rows import Bench, after, bench, new_task, outcome
 from tests.support.waiting import until
 
 KEY = ("default", "k")

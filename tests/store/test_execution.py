@@ -9,7 +9,8 @@ from scheduler.domain.task import FORMAT
 from scheduler.store.database import Database
 from scheduler.store.execution import Executions
 from scheduler.store.statements import STATEMENTS
-from tests.support.rows import IDS, add_worker, after, bench, new_task, outcome, run_row, waiting_for_locks
+from tests.support.locks import waiting_for_locks
+from tests.support.rows import IDS, add_worker, after, bench, new_task, outcome, run_row
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,8 @@ from scheduler.domain.task import TaskSpec, encode_spec
 from scheduler.store.database import Database
 from scheduler.store.intake import Created, Held, NewTask
 from scheduler.store.runs import Runs
-from tests.support.rows import IDS, after, bench, new_task, outcome, run_row, waiting_for_locks
+from tests.support.locks import waiting_for_locks
+from tests.support.rows import IDS, after, bench, new_task, outcome, run_row
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio

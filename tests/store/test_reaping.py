@@ -11,7 +11,7 @@ from scheduler.domain.run import Claim
 from scheduler.domain.term import TermLost
 from scheduler.store.database import Database
 from scheduler.store.reaping import Reaping
-from tests.support.locks import waits_for_a_lock
+from tests.support.locks import waiting_for_locks
 from tests.support.recurring import lead
 from tests.support.rows import IDS, Bench, add_worker, after, bench, new_task, outcome, run_row
 from tests.support.waiting import until
@@ -73,7 +73,7 @@ async def test_a_renewal_that_is_under_way_saves_the_worker(database: Database) 
     async with database.session() as renewing, anyio.create_task_group() as group, renewing.transaction():
         await renewing.execute("UPDATE worker_leases SET renewal = renewal + 1 WHERE worker_id = $1", worker_id)
         group.start_soon(reap)
-        await until(lambda: waits_for_a_lock(database))
+        await until(lambda: waiting_for_locks(database))
     assert not answers[0].applied
 
 
@@ -95,7 +95,7 @@ async def test_a_renewal_that_waits_for_the_reaping_finds_no_lease(database: Dat
         await executor.fetchval("end_lease", worker_id, 0)
         await executor.fetchval("bury_worker", worker_id, "test")
         group.start_soon(renew)
-        await until(lambda: waits_for_a_lock(database))
+        await until(lambda: waiting_for_locks(database))
     assert tags == ["UPDATE 0"]
 
 
@@ -114,7 +114,7 @@ async def test_a_claim_that_is_under_way_is_moved_too(database: Database) -> Non
         async with anyio.create_task_group() as group, database.transaction() as executor:
             assert len(await executor.fetch("claim", made.worker_id, [run_id], [seq])) == 1
             group.start_soon(reap)
-            await until(lambda: waits_for_a_lock(database))
+            await until(lambda: waiting_for_locks(database))
         assert reaped[0].states == {"pending": 1}
         assert (await run_row(database, run_id))["state"] == "pending"
 

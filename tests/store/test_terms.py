@@ -11,7 +11,7 @@ import pytest
 from scheduler.domain.term import TermLost
 from scheduler.store.database import Database
 from scheduler.store.terms import Terms, fenced, leader_settings
-from tests.support.locks import waits_for_a_lock
+from tests.support.locks import waiting_for_locks
 from tests.support.recurring import lead
 from tests.support.rows import IDS
 from tests.support.waiting import until
@@ -75,7 +75,7 @@ async def test_taking_waits_for_a_write_under_way_which_then_commits_first(datab
 
     async with anyio.create_task_group() as group, fenced(database, epoch):
         group.start_soon(take)
-        await until(lambda: waits_for_a_lock(database))
+        await until(lambda: waiting_for_locks(database))
         assert taken == []
     assert taken == [epoch + 1]
 

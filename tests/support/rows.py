@@ -74,14 +74,6 @@ async def run_row(database: Database, run_id: UUID | None) -> Any:
         return await connection.fetchrow("SELECT * FROM runs WHERE id = $1", run_id)
 
 
-async def waiting_for_locks(database: Database) -> int:
-    """How many sessions of this database wait for a lock."""
-    async with database.session() as connection:
-        return await connection.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-
-
 class Bench:
     """An intake and one worker's executions, running; `settled` collects what ended runs set free."""
 

@@ -13,7 +13,7 @@ from scheduler.store.database import Database, StoreUnavailable
 from scheduler.store.request_keys import keep
 from tests.roles.api.support import Client, FakeWorker, running_api
 from tests.support import until
-from tests.support.rows import waiting_for_locks
+from tests.support.locks import waiting_for_locks
 
 KEY = {"idempotency-key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
 BODY = {"name": "a", "command": ["/bin/true"]}

@@ -166,7 +166,8 @@ QUERIES = [
     ("nmae=a", 400),
     ("name=%00", 400),
     ("name=%ff%fe", 200),
-    ("name=a&tag=b", 422),
+    ("name=a&tag=b", 200),
+    ("status=unheard-of", 422),
 ]
 
 

@@ -21,7 +21,7 @@ from functools import partial
 import anyio
 
 from scheduler.domain.clock import Clock
-from scheduler.worker import linux
+from scheduler.worker import linux, tree
 from scheduler.worker.capture import Capture, Stream
 from scheduler.worker.cells import Cell
 from scheduler.worker.orders import Ended
@@ -166,7 +166,7 @@ class Processes:
         """Signal every process of the tree, and let stopped ones act on it."""
         if self._orphans is None:
             if process.running:
-                _signal_group(process.pid, number)
+                tree.signal_group(process.pid, number)
             return
         self._orphans.signal(process, number)
         if number not in {signal.SIGSTOP, signal.SIGTSTP}:
@@ -179,7 +179,7 @@ class Processes:
         if self._orphans is not None:
             self._orphans.kill_tree(process)
         elif process.running:
-            _signal_group(process.pid, signal.SIGKILL)
+            tree.signal_group(process.pid, signal.SIGKILL)
 
     def kill_everything(self) -> None:
         """Kill all trees, and start no more, for when this worker must not go on."""
@@ -267,10 +267,3 @@ class Processes:
             if fd in process.pipes:
                 process.budget = _BUDGET
                 self._watcher.add(fd, partial(self._on_readable, process, fd))
-
-
-def _signal_group(group: int, number: int) -> None:
-    try:
-        os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):  # nobody is left in it, or only what may not be signalled
-        return

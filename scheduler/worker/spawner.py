@@ -24,7 +24,7 @@ from collections import deque
 
 from scheduler.domain.clock import SystemClock
 from scheduler.lifeline import call_ourselves
-from scheduler.worker import linux
+from scheduler.worker import linux, tree
 from scheduler.worker.orders import (
     MOST_DESCRIPTORS,
     Ended,
@@ -75,8 +75,7 @@ class Server:
         self._events: list[Event] = []
         self._passed_on: list[int] = []  # descriptors that go with the events
         self._poll = select.poll()
-        self._socket_fd = connection.fileno()
-        self._poll.register(self._socket_fd, select.POLLIN)
+        self._poll.register(connection, select.POLLIN)
         self._children = linux.child_signals() if linux.SUPPORTED else -1
         if self._children >= 0:
             self._poll.register(self._children, select.POLLIN)
@@ -135,7 +134,7 @@ class Server:
             if info is None:
                 return
             pid = info.si_pid
-            _kill_group(pid)  # before it is reaped: until then nobody else can have this number
+            tree.signal_group(pid, signal.SIGKILL)  # before it is reaped: until then nobody else can have this number
             os.waitid(os.P_PID, pid, os.WEXITED)
             command = self._running.pop(pid)
             by_itself = info.si_code == os.CLD_EXITED
@@ -193,13 +192,6 @@ class Server:
             for fd in descriptors:
                 os.close(fd)
             descriptors = []
-
-
-def _kill_group(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # nobody is left in it, or only what may not be signalled
-        return
 
 
 def main(directory: str) -> int:

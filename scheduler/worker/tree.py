@@ -96,6 +96,14 @@ def send(stat: Stat, number: int) -> bool:
         os.close(pidfd)
 
 
+def signal_group(group: int, number: int) -> None:
+    """Signal a process group whose leader is not reaped yet, so that its number is nobody else's."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):  # nobody is left in it, or only what may not be signalled
+        return
+
+
 def kill_all(find: Callable[[], Iterable[Stat]]) -> int:
     """Kill all that `find` returns, and all that these fork meanwhile; returns how many were killed.
 

@@ -66,7 +66,7 @@ PEERS = (
         submit=_python("dramatiq"),
         settings="2 processes of 8 threads",
         durable=_REDIS,
-        loses="messages of a dead worker are requeued a minute or more after its last heartbeat",
+        loses="messages of a worker without heartbeat for a minute are requeued by one command in a thousand",
     ),
     Peer(
         name="Huey",
@@ -83,9 +83,9 @@ PEERS = (
         lock="rq",
         serve=["{bin}/rq", "worker-pool", "-n", "2", "-q", "-l", "WARNING", "-u", "{redis}", "default"],
         submit=_python("rq"),
-        settings="pool of 2 workers, a fork for every job, results not kept",
+        settings="pool of 2 workers, a fork for every job, 3 retries, results not kept",
         durable=_REDIS,
-        loses="jobs of a dead worker are found abandoned and fail, unless they have retries",
+        loses="jobs of a dead worker are found abandoned, and retried, when a worker next cleans up: every ten minutes",
     ),
     Peer(
         name="Taskiq",
@@ -95,7 +95,7 @@ PEERS = (
         submit=_python("taskiq"),
         settings="Redis streams, 2 processes of 16 tasks, acknowledged when executed, idle timeout a minute",
         durable=_REDIS,
-        loses="entries that nobody acknowledged are claimed again after the idle timeout",
+        loses="entries unacknowledged for the idle timeout are claimed again by the next worker that reads new ones",
     ),
     Peer(
         name="SAQ on Redis",
@@ -124,9 +124,9 @@ PEERS = (
         serve=["{bin}/procrastinate", "--app", "procrastinate_app.app", "worker", "-c", "8"],
         copies=2,
         submit=_python("procrastinate"),
-        settings="2 processes of 8 jobs, LISTEN; each takes one job at a time, with a commit for it",
+        settings="2 processes of 8 jobs, LISTEN, a task that retries stalled jobs every minute",
         durable=POSTGRES,
-        loses="jobs of a dead worker stay `doing` until a task of the user's own retries stalled jobs",
+        loses="jobs of a worker without heartbeat for 30 s are given back by the task that retries stalled jobs",
     ),
     Peer(
         name="PgQueuer",

@@ -97,9 +97,12 @@ class Running:
                     )
                 )
 
-    async def submit(self, *arguments: object) -> list[float]:
-        """Submit (see `apps/work.py`); return what it printed: when it began, and the moments of sending."""
-        printed = await self._run([*self._filled(self._peer.submit), *map(str, arguments)])
+    async def submit(self, *arguments: object, first: int = 0) -> list[float]:
+        """Submit (see `apps/work.py`); return what it printed: when it began, and the moments of sending.
+
+        Pieces are numbered from `first` on.
+        """
+        printed = await self._run([*self._filled(self._peer.submit), *map(str, arguments)], {"BENCH_FIRST": str(first)})
         return [float(word) for word in printed.split()]
 
     async def until(self, count: int, *, patience: float) -> list[tuple[int, float]]:
@@ -146,8 +149,8 @@ class Running:
         """Return the end of what the workers wrote."""
         return self._log.read_text(errors="replace")[-600:] if self._log.exists() else ""
 
-    async def _run(self, command: list[str]) -> str:
-        done = await anyio.run_process(command, check=False, cwd=APPS, env=self._environ)
+    async def _run(self, command: list[str], variables: Mapping[str, str] = MappingProxyType({})) -> str:
+        done = await anyio.run_process(command, check=False, cwd=APPS, env={**self._environ, **variables})
         if done.returncode:
             raise PeerFailed(f"{Path(command[0]).name}: {done.stderr.decode(errors='replace').strip()[:900]}")
         return done.stdout.decode()

@@ -3,9 +3,12 @@
 Set up as in `peers_bulk`. When the first ten pieces are done, every process of the workers is killed at once, commands
 and all, and workers are started again as they were (this system's supervisor does that by itself). Then the bench
 waits, three minutes at most (quick: 20 seconds), for every piece to be done: how many were not, how many were done more
-than once, and when the last one was. A piece counts as done when its function (here: its command) has said so, before
-the system can have recorded it, so one that is done twice may be the fault of the moment; one that is never done is
-lost, or waits for longer than anybody watched.
+than once, and when the last one was. Meanwhile a little work goes on coming, a piece every two seconds, as it does
+wherever a system is in use: some look for abandoned work only when there is new work.
+
+A piece counts as done when its function (here: its command) has said so, before the system can have recorded it, so one
+that is done twice may be the fault of the moment; one that is never done is lost, or waits for longer than anybody
+watched.
 
 Nothing here depends on the machine's speed, so all are asked at the same time, and once is enough.
 """
@@ -14,7 +17,9 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import anyio
 import psutil
@@ -32,6 +37,7 @@ _COUNT = 100
 _BEFORE = 10
 _STARTING_AT_ONCE = 2
 _SLOTS = 16  # about as many as the peers have
+_TRICKLE = 0.5  # pieces a second that go on coming; they bear numbers from _COUNT on
 
 
 class PeersLoss(Question):
@@ -74,11 +80,14 @@ class PeersLoss(Question):
                 while done.count() < _BEFORE:  # noqa: ASYNC110 - other processes' doing
                     await anyio.sleep(0.05)
             _kill_worker(system)
-            samples = await self._watched(OURS, done)
+            late = bodies.one(bodies.task(command=["/bin/sh", "-c", script, str(_COUNT)]))
+            samples = await self._watched(
+                OURS, done, lambda count: system.post("/api/tasks", [late], count=count, rate=_TRICKLE)
+            )
             await system.until_done(timeout=60)
             states = await system.states()
-        if states != {"completed": _COUNT}:
-            raise Unfinished(f"of {_COUNT} acknowledged runs: {states}")
+        if set(states) != {"completed"} or states["completed"] < _COUNT:
+            raise Unfinished(f"of {_COUNT} acknowledged runs and some more: {states}")
         return samples
 
     async def _killed(self, peer: Peer) -> list[Sample]:
@@ -91,22 +100,34 @@ class PeersLoss(Question):
             await running.kill()
             begin = anyio.current_time()
             await running.serve()
-            return await self._watched(peer.name, running.done, begin)
+            return await self._watched(
+                peer.name, running.done, lambda count: running.submit("rate", count, _TRICKLE, first=_COUNT), begin
+            )
 
-    async def _watched(self, name: str, done: Done, begin: float | None = None) -> list[Sample]:
+    async def _watched(
+        self, name: str, done: Done, trickle: Callable[[int], Coroutine[Any, Any, object]], begin: float | None = None
+    ) -> list[Sample]:
         begin = anyio.current_time() if begin is None else begin
-        last, count = begin, done.count()
-        while count < _COUNT and anyio.current_time() < begin + self._patience:
-            await anyio.sleep(0.1)
-            if (now := done.count()) > count:
-                count, last = now, anyio.current_time()
-        times = Counter(index for index, _ in done.lines())
+        last, times = begin, _times(done)
+        async with anyio.create_task_group() as group:
+            group.start_soon(trickle, int(self._patience * _TRICKLE), name="trickle")
+            while len(times) < _COUNT and anyio.current_time() < begin + self._patience:
+                await anyio.sleep(0.1)
+                if len(now := _times(done)) > len(times):
+                    last = anyio.current_time()
+                times = now
+            group.cancel_scope.cancel()
         twice = sum(n > 1 for n in times.values())
         return [
             Sample(name=f"{name}, never done", value=_COUNT - len(times), unit="tasks", better="lower"),
             Sample(name=f"{name}, done more than once", value=twice, unit="tasks", better="lower"),
             Sample(name=f"{name}, last one done after", value=last - begin, unit="s", better="lower"),
         ]
+
+
+def _times(done: Done) -> Counter[int]:
+    """Return how often each of the pieces has been done that were there before the kill."""
+    return Counter(index for index, _ in done.lines() if index < _COUNT)
 
 
 def _kill_worker(system: System) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import ast
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import anyio
@@ -43,6 +45,25 @@ def test_an_application_imports_nothing_of_this_project() -> None:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not [name for name in names if name.partition(".")[0] in {"bench", "scheduler"}]
+
+
+@pytest.mark.parametrize("kind", [["many", "3"], ["rate", "3", "1000"]], ids=lambda kind: kind[0])
+def test_pieces_are_numbered_from_the_one_that_is_asked_for(kind: list[str], tmp_path: Path) -> None:
+    application = tmp_path / "some_app.py"
+    application.write_text(
+        "import sys, work\n"
+        "def send(index): print(index, file=sys.stderr)\n"
+        "def send_many(indices): [send(index) for index in indices]\n"
+        "work.main(send, send_many)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, application, *kind],
+        env={**os.environ, "PYTHONPATH": str(APPS), "BENCH_FIRST": "100"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.split() == ["100", "101", "102"]
 
 
 def test_what_was_done_before_a_skip_does_not_count(tmp_path: Path) -> None:

@@ -15,6 +15,14 @@ async def execute(index: int) -> None:
     await work.execute_async(index)
 
 
+@app.periodic(cron="* * * * *")
+@app.task(name="retry_stalled", queueing_lock="retry_stalled", pass_context=True)
+async def retry_stalled(context: procrastinate.JobContext, timestamp: int) -> None:
+    """Give jobs of dead workers back: its documentation asks for such a task, and proposes every ten minutes."""
+    for job in await app.job_manager.get_stalled_jobs():
+        await app.job_manager.retry_job(job)
+
+
 async def send(index: int) -> None:
     await execute.defer_async(index=index)
 

@@ -5,7 +5,7 @@ a line `index moment` is appended to `$BENCH_DONE` (one write, O_APPEND), where 
 it was asked to print its start, else the time of the write. An application calls `main` with how it sends one piece of
 work and how it sends many: `app.py many COUNT` sends a pile in the way that the peer recommends for piles,
 `app.py rate COUNT RATE` sends single ones at even intervals. Both print when they began, in seconds since the epoch;
-`rate` prints every moment of sending.
+`rate` prints every moment of sending. Pieces are numbered from `$BENCH_FIRST` on (0).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ REDIS_URL = os.environ.get("BENCH_REDIS_URL", "")
 DATABASE_URL = os.environ.get("BENCH_DATABASE_URL", "")
 COMMAND = os.environ.get("BENCH_COMMAND", "/bin/true").split()
 PRINTS = os.environ.get("BENCH_PRINTS") == "1"
+FIRST = int(os.environ.get("BENCH_FIRST", "0"))
 
 
 def execute(index: int) -> None:
@@ -53,14 +54,14 @@ def main(send: Callable[[int], object], send_many: Callable[[range], object]) ->
     kind, count = sys.argv[1], int(sys.argv[2])
     began = time.time()
     if kind == "many":
-        send_many(range(count))
+        send_many(range(FIRST, FIRST + count))
         print(began)
         return
     moments = []
     for index in range(count):
         time.sleep(max(0.0, began + index / float(sys.argv[3]) - time.time()))
         moments.append(time.time())
-        send(index)
+        send(FIRST + index)
     print(began, *moments)
 
 
@@ -69,12 +70,12 @@ async def main_async(send: Callable[[int], Awaitable[object]], send_many: Callab
     kind, count = sys.argv[1], int(sys.argv[2])
     began = time.time()
     if kind == "many":
-        await send_many(range(count))
+        await send_many(range(FIRST, FIRST + count))
         print(began)
         return
     moments = []
     for index in range(count):
         await asyncio.sleep(max(0.0, began + index / float(sys.argv[3]) - time.time()))
         moments.append(time.time())
-        await send(index)
+        await send(FIRST + index)
     print(began, *moments)

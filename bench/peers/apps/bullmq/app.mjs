@@ -9,6 +9,7 @@ const path = decodeURIComponent(new URL(process.env.BENCH_REDIS_URL).pathname);
 const connection = new Redis({ path, maxRetriesPerRequest: null });
 const [program, ...rest] = (process.env.BENCH_COMMAND ?? "/bin/true").split(" ");
 const [kind, count, rate] = process.argv.slice(2);
+const first = Number(process.env.BENCH_FIRST ?? 0);
 const prints = process.env.BENCH_PRINTS === "1";
 const now = () => Date.now() / 1000;
 
@@ -36,14 +37,14 @@ if (kind === "serve") {
   const moments = [];
   if (kind === "many") {
     for (let start = 0; start < count; start += 1000) {
-      const part = Array.from({ length: Math.min(1000, count - start) }, (_, n) => start + n);
+      const part = Array.from({ length: Math.min(1000, count - start) }, (_, n) => first + start + n);
       await queue.addBulk(part.map((index) => ({ name: "execute", data: { index } })));
     }
   } else {
     for (let index = 0; index < count; index++) {
       await sleep(Math.max(0, (began + index / rate - now()) * 1000));
       moments.push(now());
-      await queue.add("execute", { index });
+      await queue.add("execute", { index: first + index });
     }
   }
   console.log(began, ...moments);

@@ -68,7 +68,10 @@ class Backoff(msgspec.Struct, frozen=True):
 
 
 STEADY = Backoff()
-"""For loops: a dependency that is away for long is asked about every ten seconds at most."""
+"""For what dies again and again: it is started every ten seconds at most."""
+
+BRISK = Backoff(cap=1.0)
+"""For loops: what was away for however long is used again within a second of its return."""
 
 EAGER = Backoff(base=0.02, cap=2.0, growth=1.4)
 """For starting up, when what is missing is expected within moments."""
@@ -116,7 +119,7 @@ async def run_loop(
     health: Health,
     stop: anyio.Event | None = None,
     on_error: Callable[[Exception], None] | None = None,
-    backoff: Backoff = STEADY,
+    backoff: Backoff = BRISK,
 ) -> None:
     """Call `step` until `stop` is set, each time after the delay it returned or when woken.
 
@@ -223,7 +226,7 @@ class Service:
         *,
         wake: Wake | None = None,
         on_error: Callable[[Exception], None] | None = None,
-        backoff: Backoff = STEADY,
+        backoff: Backoff = BRISK,
     ) -> Wake:
         """Start `run_loop` over `step`, to end with `drain`; return the wake that makes it run now."""
         wake = wake or Wake()

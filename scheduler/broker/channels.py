@@ -20,7 +20,7 @@ from scheduler.broker.errors import BrokerUnavailable
 from scheduler.broker.keys import channel_key
 from scheduler.broker.link import Command, Link, pack
 from scheduler.health import Health
-from scheduler.service import Backoff, Wake, run_loop
+from scheduler.service import Wake, run_loop
 
 OnMessage = Callable[[bytes], None]
 OnGap = Callable[[], None]
@@ -73,9 +73,7 @@ class Subscriber:
     async def run(self, health: Health) -> None:
         """Stay subscribed, reconnecting as often as it takes, until cancelled."""
         try:
-            await run_loop(
-                "broker.subscriber", self._step, wake=Wake(), health=health, backoff=Backoff(base=0.05, cap=1.0)
-            )
+            await run_loop("broker.subscriber", self._step, wake=Wake(), health=health)
         finally:
             await self._disconnect()
 

@@ -17,7 +17,7 @@ from scheduler.control.reconcile import Reconciler
 from scheduler.control.retain import Keeper
 from scheduler.control.seal import Sealer
 from scheduler.control.unfold import Unfolder
-from scheduler.service import Backoff, Service, Wake
+from scheduler.service import Service, Wake
 from scheduler.store.audit import Audit
 from scheduler.store.database import Database
 from scheduler.store.history import History
@@ -25,8 +25,6 @@ from scheduler.store.reaping import Reaping
 from scheduler.store.reconcile import Reconcile
 from scheduler.store.schedules import Schedules
 from scheduler.store.unfolding import Unfolding
-
-_BACKOFF = Backoff(base=0.05, cap=2.0)
 
 
 class Wakes(msgspec.Struct, frozen=True):
@@ -73,7 +71,7 @@ class Reign:
             async with Service("leader", health=leading.health) as duties:
                 for name, step, wake in self._duties(leading):
                     timed = self._gauges.timed(name, step)
-                    duties.loop(name, timed, wake=wake, on_error=term.notice, backoff=_BACKOFF)
+                    duties.loop(name, timed, wake=wake, on_error=term.notice)
                     names.append(f"leader.{name}")
                 await term.over.wait()
                 if term.planned:

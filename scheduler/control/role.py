@@ -32,13 +32,11 @@ from scheduler.domain.clock import Clock
 from scheduler.domain.ids import IdSource
 from scheduler.health import Health
 from scheduler.metrics import Metrics
-from scheduler.service import Backoff, Service
+from scheduler.service import Service
 from scheduler.store.database import Database
 from scheduler.store.dispatch import Dispatch
 from scheduler.store.reaping import Reaping
 from scheduler.store.terms import Terms
-
-_BACKOFF = Backoff(base=0.05, cap=1.0)
 
 
 async def run(
@@ -88,8 +86,8 @@ async def run(
         ]
         try:
             async with Service("candidate", health=health) as candidate:
-                candidate.loop("observe", observer.step, backoff=_BACKOFF)
-                candidate.loop("elect", election.step, wake=election.wake, backoff=_BACKOFF)
+                candidate.loop("observe", observer.step)
+                candidate.loop("elect", election.step, wake=election.wake)
                 await stop.wait()
                 await candidate.drain(settings.lock_ttl)
         finally:

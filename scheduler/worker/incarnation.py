@@ -18,7 +18,7 @@ from scheduler.domain.ids import IdSource
 from scheduler.domain.lease import LeaseClock, LeaseTerms
 from scheduler.domain.run import Claim
 from scheduler.health import Health
-from scheduler.service import Backoff, Service, Wake
+from scheduler.service import Service, Wake
 from scheduler.store.checkpoints import Checkpoints
 from scheduler.store.database import Database, StoreUnavailable
 from scheduler.store.dispatch import Dispatch
@@ -38,8 +38,6 @@ from scheduler.worker.settings import WorkerSettings
 from scheduler.worker.slots import Slots
 
 _HEARTBEAT = 2.0
-_BRISK = Backoff(base=0.05, cap=1.0)
-"""For the lease and for claiming: an outage must not be outlasted by our own patience."""
 _LAST_WORDS = 2.0
 """Seconds for saying good-bye, and for outcomes when there is no time to drain."""
 
@@ -162,13 +160,13 @@ class Incarnation:
         cancels = self._broker.listen(f"worker:{self._worker_id}", lambda _: renew.set(), renew.set)
         try:
             async with Service("worker", health=self._health) as service:
-                service.loop("lease", keeper.renew, wake=renew, backoff=_BRISK)
+                service.loop("lease", keeper.renew, wake=renew)
                 service.loop("expiry", keeper.expire, wake=keeper.expiry_wake)
                 service.loop("look", attempts.look, wake=attempts.look_wake)
                 service.loop("lanes", self._lanes.refresh)
                 service.loop("heartbeat", self._heartbeat)
-                claims = service.loop("database claims", intake.from_database, backoff=_BRISK)
-                service.loop("dispatch", intake.from_broker, backoff=_BRISK, on_error=lambda _: claims.set())
+                claims = service.loop("database claims", intake.from_database)
+                service.loop("dispatch", intake.from_broker, on_error=lambda _: claims.set())
                 await _first(stop.wait, self._drain_requested.wait, keeper.lost.wait, self._hurry.wait)
                 intake.stop()
                 with anyio.move_on_after(_LAST_WORDS):

@@ -116,6 +116,25 @@ def test_backoffs_grow_to_their_cap_and_are_fully_jittered() -> None:
         assert 0.9 * ceiling < max(delays) <= ceiling
 
 
+async def test_a_loop_never_waits_for_longer_than_a_second_after_a_failure(
+    health: Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def pause(seconds: float, _stop: object) -> None:
+        pauses.append(seconds)
+        await anyio.lowlevel.checkpoint()
+
+    async def step() -> float | None:
+        raise Unavailable
+
+    monkeypatch.setattr("scheduler.service._pause", pause)
+    async with Service("s", health=health) as service:
+        service.loop("l", step)
+        await until(lambda: len(pauses) >= 100)
+    assert 0.5 < max(pauses) <= 1.0
+
+
 async def test_draining_lets_a_step_finish_and_leaves_nothing_behind(health: Health) -> None:
     begun, release, finished = anyio.Event(), anyio.Event(), anyio.Event()
 

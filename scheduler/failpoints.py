@@ -11,7 +11,7 @@ one look at two variables. Two ways to arm one:
 Actions: `crash` (SIGKILL to itself), `stop` (SIGSTOP to itself), `error` (raise what the place says may fail there),
 `pause` (wait, letting the rest of the process go on, until the renamed file is removed).
 
-Imports the standard library only, because the guard imports it too.
+Imports the standard library only, because guard and spawners import it too.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Point(StrEnum):
     """worker: a claim is committed; this process has not taken note, Redis was not told. Its reply may be lost."""
     CLAIM_STARTED = "claim.started"
     """worker: claimed commands are about to start, Redis was not told."""
+    COMMAND_STARTED = "command.started"
+    """worker: a spawner says that a command executes; nobody has taken note."""
     COMMAND_ENDED = "command.ended"
     """worker: a command and its tree have ended; nobody was told."""
     FINISH_SENDING = "finish.sending"
@@ -60,6 +62,13 @@ class Point(StrEnum):
     """guard: the lease has run out and the worker was killed; its commands still run."""
     TREE_EMPTY = "guard.tree-empty"
     """guard: nothing of its worker is left; the next one is not started."""
+
+    ORDERED = "spawner.ordered"
+    """spawner: a command is ordered, and not started."""
+    SPAWNED = "spawner.spawned"
+    """spawner: a command executes; its worker was not told."""
+    REAPED = "spawner.reaped"
+    """spawner: a command has ended and nothing is left of its group; its worker was not told."""
 
     TERM_TAKEN = "term.taken"
     """scheduler: the term is taken; nothing of the new leader runs yet."""
@@ -94,7 +103,7 @@ async def reach(point: Point, error: type[Exception] = Injected) -> None:
     if handlers and (handler := handlers.get(point)) is not None:
         await handler()
     if _directory is not None and (taken := _take(_directory, point, error)) is not None:
-        import anyio  # noqa: PLC0415 - the guard never gets here
+        import anyio  # noqa: PLC0415 - guard and spawners never get here
 
         while os.path.exists(taken):  # noqa: ASYNC110, ASYNC240, PTH110 - another process removes it
             await anyio.sleep(_LOOK)

@@ -25,7 +25,7 @@ from scheduler.domain.retry import AttemptEnd, Stop, decide
 from scheduler.domain.run import Claim, Outcome
 from scheduler.domain.task import TaskSpec, decode_spec
 from scheduler.failpoints import Point, reach
-from scheduler.service import Backoff, Wake, sleep
+from scheduler.service import BRISK, Wake, sleep
 from scheduler.store.checkpoints import Checkpoints
 from scheduler.store.database import StoreUnavailable
 from scheduler.store.execution import Executions
@@ -46,7 +46,6 @@ from scheduler.worker.stopping import bring_to_end
 _T = TypeVar("_T")
 
 _LOOK = 1.0
-_RETRY = Backoff(base=0.05, cap=1.0)
 _SUSPECT_WAIT = 2.0
 """Seconds for which a suspect waits here for another one to end, and after which it is offered again otherwise."""
 
@@ -255,7 +254,9 @@ class Attempts:
             return
         launch = self._launcher.launch(claim, spec, identity, files, secrets)
         attempt.asked_before = self._page.asked
-        attempt.execution = await executor.start(launch, spec, claim.fence, capture)
+        execution = await executor.start(launch, spec, claim.fence, capture)
+        await reach(Point.COMMAND_STARTED)
+        attempt.execution = execution
         if attempt.stop == "lease":  # it came while the command was starting
             attempt.execution.kill()
         elif attempt.stop is not None:
@@ -334,5 +335,5 @@ class Attempts:
                 failures += 1
                 if failures == 1:
                     _log.warning("the database is away", run_id=str(attempt.claim.run_id), error=str(error))
-                await sleep(_RETRY.delay(failures))
+                await sleep(BRISK.delay(failures))
         return None

@@ -23,6 +23,7 @@ import threading
 from collections import deque
 
 from scheduler.domain.clock import SystemClock
+from scheduler.failpoints import Point, reach_now
 from scheduler.lifeline import call_ourselves
 from scheduler.worker import linux, tree
 from scheduler.worker.orders import (
@@ -62,7 +63,7 @@ class _Command:
 
 
 class Server:
-    """Obeys orders until the worker closes the connection. Commands that still run then are the guard's to end."""
+    """Obeys orders until the worker closes the connection."""
 
     def __init__(self, connection: socket.socket, page: LeasePage, directory: str) -> None:
         self._frames = Frames(connection, list[Order])
@@ -113,6 +114,7 @@ class Server:
 
     def _start(self, order: Order) -> None:
         descriptors = [self._frames.descriptors.popleft() for _ in range(order.descriptors)]
+        reach_now(Point.ORDERED)
         try:
             if self._page.forbidden or 0 < self._page.deadline <= self._clock.boottime():
                 self._events.append(Refused(order.id))
@@ -121,6 +123,7 @@ class Server:
         except SpawnError as error:
             self._events.append(Failed(order.id, error.what, str(error)))
         else:
+            reach_now(Point.SPAWNED)
             command = self._running[child.pid] = _Command(order.id, child)
             self._young.append((self._clock.monotonic(), command))
             self._events.append(Started(order.id, child.pid))
@@ -136,6 +139,7 @@ class Server:
             pid = info.si_pid
             tree.signal_group(pid, signal.SIGKILL)  # before it is reaped: until then nobody else can have this number
             os.waitid(os.P_PID, pid, os.WEXITED)
+            reach_now(Point.REAPED)
             command = self._running.pop(pid)
             by_itself = info.si_code == os.CLD_EXITED
             code, number = (info.si_status, None) if by_itself else (None, info.si_status)
@@ -194,6 +198,11 @@ class Server:
             descriptors = []
 
 
+def _descendants() -> list[tree.Stat]:
+    processes = tree.all_processes()
+    return [processes[pid] for pid in tree.descendants([os.getpid()], processes)]
+
+
 def main(directory: str) -> int:
     """Serve the worker that has started this process; return the exit code."""
     call_ourselves("dts-spawner")
@@ -222,6 +231,8 @@ def main(directory: str) -> int:
     thread = threading.Thread(target=work, name="spawn")
     thread.start()
     thread.join()
+    if linux.SUPPORTED:  # the guard does it too, unless somebody has killed it together with the worker
+        tree.kill_all(_descendants)
     if failures:
         raise failures[0]
     return 0

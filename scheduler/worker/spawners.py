@@ -18,6 +18,7 @@ from functools import partial
 from typing import Protocol
 
 from scheduler.domain.clock import Clock
+from scheduler.failpoints import VARIABLE as FAILPOINTS
 from scheduler.worker.orders import Ended, Event, Failed, Frames, Living, Order, Started
 from scheduler.worker.page import LeasePage
 from scheduler.worker.spawn import DEFAULT_PATH, Launch, SpawnError
@@ -278,7 +279,9 @@ def _bytes(text: str) -> bytes:
 
 def _start(socket_fd: int, memory_fd: int, directory: str) -> int:
     # Nothing that the worker was told of its servers is there for others to read.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DTS_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("DTS_") or name == FAILPOINTS
+    }
     return os.posix_spawn(
         sys.executable,
         [sys.executable, "-m", "scheduler.worker.spawner", directory],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from pathlib import Path
 
@@ -154,16 +153,12 @@ async def test_a_command_with_limits_is_in_a_cell_and_one_without_beside_its_wor
         assert left_of(guard) == []
 
 
-def test_what_a_guard_and_a_worker_leave_that_were_killed_together_ends_with_the_next_start(
+def test_what_is_left_when_everything_that_kills_it_was_killed_ends_with_the_next_start(
     start: type[Guarded],  # noqa: F811
 ) -> None:
     first = start()
     pids, worker = first.tree(), first.worker()
-    for pid in (worker, first.guard.pid):  # neither can do anything about the other's death
-        os.kill(pid, signal.SIGSTOP)
-    for pid in (worker, first.guard.pid):
-        os.kill(pid, signal.SIGKILL)
-    first.guard.wait()
+    first.kill(worker, *first.spawners(), first.guard.pid)
     assert all(map(alive, pids)), "this is what the next guard is tested for"
     left = left_of(first.guard)
     assert left

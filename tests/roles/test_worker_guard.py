@@ -50,6 +50,18 @@ class Guarded:
     def tree(self) -> list[int]:
         return [self.note("task"), self.note("daemon")]
 
+    def spawners(self) -> list[int]:
+        worker, processes = self.worker(), tree.all_processes()
+        names = {pid: Path(f"/proc/{pid}/comm") for pid in tree.descendants([worker], processes)}
+        return [pid for pid, name in names.items() if name.read_text() == "dts-spawner\n"]
+
+    def kill(self, *pids: int) -> None:
+        """Kill the guard and others together: none of them can do anything about another's death."""
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                os.kill(pid, number)
+        self.guard.wait()
+
     def end(self) -> None:
         processes = tree.all_processes()
         for pid in [*tree.descendants([self.guard.pid], processes), self.guard.pid]:
@@ -86,8 +98,7 @@ def test_when_the_worker_is_killed_nothing_of_it_is_left_and_a_new_one_is_told_s
 def test_when_a_spawner_is_killed_its_worker_ends_with_all_commands_and_a_new_one_starts(start: type[Guarded]) -> None:
     guarded = start()
     worker, pids = guarded.worker(), guarded.tree()
-    spawners = [stat.pid for stat in tree.all_processes().values() if stat.parent == worker]
-    os.kill(spawners[-1], signal.SIGKILL)
+    os.kill(guarded.spawners()[-1], signal.SIGKILL)
     until_sync(lambda: not any(map(alive, [worker, *pids])), 2.0, "worker and tree to be gone")
     until_sync(lambda: len(guarded.workers()) == 2, what="a new worker")
 
@@ -128,6 +139,13 @@ def test_when_the_guard_is_killed_the_worker_ends_with_its_commands(start: type[
     pids = [*guarded.tree(), guarded.worker()]
     guarded.guard.kill()
     until_sync(lambda: not any(map(alive, pids)), 3.0, "worker and tree to be gone")
+
+
+def test_when_guard_and_worker_are_killed_together_the_spawner_kills_the_commands(start: type[Guarded]) -> None:
+    guarded = start()
+    pids = [*guarded.tree(), *guarded.spawners()]
+    guarded.kill(guarded.worker(), guarded.guard.pid)
+    until_sync(lambda: not any(map(alive, pids)), 3.0, "spawner and tree to be gone")
 
 
 def test_a_signal_to_stop_is_passed_on_and_the_exit_code_is_the_workers(start: type[Guarded]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 import msgspec
+import psutil
 
 from tests.support.chronos.checker import Report, check
 from tests.support.chronos.history import Attempt, Execution, Fire, History, Planned, Run
@@ -78,7 +79,7 @@ class Campaign:
                 self._say(f"{time.monotonic() - began:7.2f}  + {fault}")
                 if fault.excepted:
                     self._excepted.append((time.time(), time.time() + strike.until - strike.at + 30))
-                with contextlib.suppress(LookupError, OSError, ProcessLookupError, AttributeError):
+                with contextlib.suppress(LookupError, OSError, psutil.Error, AttributeError):
                     fault.inject()
             else:
                 self._say(f"{time.monotonic() - began:7.2f}  - {faults[strike]}")

@@ -42,6 +42,7 @@ _TRAPS: dict[str, tuple[Point, ...]] = {
         Point.CLAIM_SENDING,
         Point.CLAIM_COMMITTED,
         Point.CLAIM_STARTED,
+        Point.COMMAND_STARTED,
         Point.COMMAND_ENDED,
         Point.FINISH_SENDING,
         Point.FINISH_COMMITTED,
@@ -50,6 +51,9 @@ _TRAPS: dict[str, tuple[Point, ...]] = {
         Point.BURYING,
         Point.WORKER_ENDED,
         Point.TREE_EMPTY,
+        Point.ORDERED,
+        Point.SPAWNED,
+        Point.REAPED,
     ),
 }
 
@@ -78,8 +82,8 @@ def _clock(random: Random, members: Sequence[str]) -> Arguments:
 def _place(random: Random, members: Sequence[str]) -> Arguments:
     member = random.choice(members)
     point = random.choice(_TRAPS[member.partition("-")[0]])
-    # A stopped guard is a frozen one, and in the guard there is nothing that could fail.
-    actions = ("crash", "pause") if point.startswith("guard") else ("crash", "pause", "error", "stop")
+    # A stopped guard is a frozen one, and neither in the guard nor in a spawner is there anything that could fail.
+    actions = ("crash", "pause") if point.startswith(("guard", "spawner")) else ("crash", "pause", "error", "stop")
     return member, str(point), random.choice(actions)
 
 
@@ -105,6 +109,8 @@ KINDS: dict[str, Kind] = {
     "kill worker": Kind(5, (0.1, 1.0), _a_worker, _on(Kill, "worker")),
     "kill guard and worker": Kind(1, (0.3, 2.0), _a_worker, _on(Kill, "guard and worker")),
     "kill leader": Kind(3, (0.3, 3.0), _nothing, lambda cluster, _: Leader(cluster, "kill", Kill)),
+    "kill spawners": Kind(2, (0.1, 1.0), _a_worker, _on(Kill, "spawners")),
+    "freeze spawners": Kind(2, (0.3, 1.5), _a_worker, _on(Freeze, "spawners"), in_leases=True),
     "stop": Kind(3, (0.5, 2.0), _anybody, _on(Stop)),
     "freeze": Kind(2, (0.3, 1.5), _anybody, _on(Freeze), in_leases=True),
     "freeze worker": Kind(4, (0.3, 1.5), _a_worker, _on(Freeze, "worker"), in_leases=True),

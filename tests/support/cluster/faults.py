@@ -20,12 +20,14 @@ from tests.support.cluster.cluster import Cluster
 from tests.support.cluster.links import Direction
 from tests.support.cluster.member import Member
 from tests.support.failpoints import Action
+from tests.support.waiting import until_sync
 
 _STOPPING = 15.0
 """Seconds that a planned stop may take."""
 
-Part = Literal["first", "worker", "guard and worker", "worker and commands", "everything"]
-"""Of a member: its first process (of a worker, the guard), the worker proper, either with more, or all of them."""
+Part = Literal["first", "worker", "spawners", "guard and worker", "worker and commands", "everything"]
+"""Of a member: its first process (of a worker, the guard), the worker proper or what starts its commands, either with
+more, or all of them."""
 
 
 class Fault(Protocol):
@@ -62,7 +64,6 @@ class Kill(_Plain):
 
     def __init__(self, member: Member, part: Part = "first") -> None:
         self.text = f"kill {member.name} ({part})"
-        self.excepted = part == "guard and worker"
         self._member = member
         self._part: Part = part
 
@@ -105,6 +106,8 @@ def _processes(member: Member, part: Part) -> list[psutil.Process]:
         return member.tree()[:1]
     if part == "worker":
         return [member.worker]
+    if part == "spawners":
+        return member.spawners()
     if part == "guard and worker":
         return [*member.tree()[:1], member.worker]
     if part == "worker and commands":
@@ -185,7 +188,9 @@ class Trap(_Plain):
             points.release(self._point)
             with contextlib.suppress(psutil.NoSuchProcess):
                 process = psutil.Process(pid)
-                if process.status() == psutil.STATUS_STOPPED:
+                if self._action == "stop":
+                    with contextlib.suppress(AssertionError):  # somebody else may have resumed it
+                        until_sync(lambda: process.status() == psutil.STATUS_STOPPED, 1.0)
                     process.resume()
                 elif self._action == "crash":
                     process.wait(10)

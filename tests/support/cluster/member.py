@@ -95,6 +95,14 @@ class Member:
                     return child
         raise LookupError(f"{self.name} has no worker now")
 
+    @property
+    def worker_pid(self) -> int | None:
+        """Its process number; None while there is none."""
+        try:
+            return self.worker.pid
+        except (LookupError, psutil.NoSuchProcess):
+            return None
+
     def tree(self) -> list[psutil.Process]:
         """Return every process of it, its first one first; of a worker with all that its commands started."""
         try:
@@ -107,6 +115,10 @@ class Member:
         """Return what a worker's commands consist of."""
         worker = self.worker.pid
         return [process for process in self.tree() if process.pid not in (self.pid, worker) and not _spawns(process)]
+
+    def spawners(self) -> list[psutil.Process]:
+        """Return the processes that start a worker's commands."""
+        return [process for process in self.worker.children() if _spawns(process)]
 
     def signal(self, number: signal.Signals) -> None:
         assert self._popen is not None

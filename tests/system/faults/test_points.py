@@ -30,14 +30,20 @@ API = {Point.INTAKE_COMMITTED, Point.OFFERS_SENDING}
 SCHEDULER = (
     WITH_FIRES | WITH_A_DEAD_WORKER | {Point.TERM_TAKEN, Point.TERM_RENEWING, Point.PROMOTED, Point.LANE_CLEARED}
 )
-EVERY_DAY = {(Point.CLAIM_COMMITTED, "crash"), (Point.FINISH_COMMITTED, "error"), (Point.INTAKE_COMMITTED, "crash")}
+ACTIONS = {"guard": ("crash", "pause"), "spawner": ("crash", "stop")}
+EVERY_DAY = {
+    (Point.CLAIM_COMMITTED, "crash"),
+    (Point.FINISH_COMMITTED, "error"),
+    (Point.INTAKE_COMMITTED, "crash"),
+    (Point.SPAWNED, "crash"),
+}
 
 
 def cases() -> Iterator[object]:
     for point in Point:
         if point == Point.WORKER_KILLED:  # needs a lease that runs out: see the frozen workers
             continue
-        for action in ("crash", "pause") if point.startswith("guard") else ("crash", "stop", "error"):
+        for action in ACTIONS.get(point.partition(".")[0], ("crash", "stop", "error")):
             marks = () if (point, action) in EVERY_DAY else pytest.mark.chaos
             yield pytest.param(point, action, marks=marks, id=f"{action} at {point}")
 
@@ -57,7 +63,6 @@ def test_between_any_two_steps(system: Cluster, stamps: Stamps, timings: Timings
     for member in system.members:
         if not member.alive:
             member.start()
-    system.until_ready()
     rows = system.until_completed(runs, 3 * timings.lease + 20)
     assert all(row["failures"] == 0 for row in rows)
     assert not any(execution.shared for run in runs for execution in stamps.of(run))

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.support.cluster import Cluster, Member
-from tests.support.cluster.faults import Cut, Fault, Freeze, Kill, Stop, in_force
+from tests.support.cluster.faults import Cut, Fault, Freeze, Kill, Part, Stop, in_force
 from tests.support.cluster.member import running
 from tests.support.waiting import until_sync
 from tests.system.faults.conftest import Timings
@@ -21,15 +21,17 @@ def begin_on(system: Cluster, stamps: Stamps, seconds: float, **fields: object) 
     return run, system.host_of(run)
 
 
+@pytest.mark.parametrize("part", ["worker", slow("spawners"), slow("guard and worker")])
 def test_runs_of_a_killed_worker_start_elsewhere_and_nothing_is_left_of_them(
-    system: Cluster, stamps: Stamps, timings: Timings, figure: Figure
+    system: Cluster, stamps: Stamps, timings: Timings, figure: Figure, part: Part
 ) -> None:
     run, worker = begin_on(system, stamps, timings.lease + 3)
     commands = worker.commands()
     killed_at = time.time()
-    Kill(worker, "worker").inject()
+    Kill(worker, part).inject()
+    until_sync(lambda: not any(running(process) for process in commands), 2)
+    figure("its commands were gone after", time.time() - killed_at, 1.0)
     figure("started elsewhere after", stamps.elsewhere(run, timings.lease + 3).begin - killed_at, timings.lease + 2)
-    assert not any(running(process) for process in commands)
     system.until_completed([run], timings.lease + 20)
     assert system.run(run)["losses"] == 1
 
@@ -92,6 +94,21 @@ def test_a_worker_that_is_stopped_for_less_than_its_lease_fails_no_command(
         time.sleep(share * timings.lease)
     (row,) = system.until_completed([run], 3 * timings.lease + 10)
     assert (row["failures"], row["losses"]) == (0, 0)
+
+
+@pytest.mark.chaos
+def test_while_the_spawners_of_a_worker_are_stopped_nothing_is_lost_and_nothing_repeated(
+    system: Cluster, stamps: Stamps, timings: Timings
+) -> None:
+    run, worker = begin_on(system, stamps, 0.5)
+    with in_force(Freeze(worker, "spawners")):
+        frozen_at = time.monotonic()
+        runs = [run, *system.submit_many(10, command=stamps.command(0.1))]
+        until_sync(lambda: len(worker.spawners()) > 1, 10, "another spawner")
+        system.until_completed(system.submit_many(10))  # at least by the other worker
+        time.sleep(max(0.0, frozen_at + 1.2 * timings.lease - time.monotonic()))
+    rows = system.until_completed(runs)
+    assert {(row["attempt"], row["failures"], row["losses"]) for row in rows} == {(1, 0, 0)}
 
 
 @pytest.mark.parametrize("direction", ["both", slow("to server"), slow("from server")])

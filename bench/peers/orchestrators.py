@@ -41,7 +41,7 @@ ORCHESTRATORS = (
         },
         serve=["{bin}/prefect", "server", "start", "--host", "127.0.0.1", "--port", "{port}"],
         submit=["{bin}/python", "{apps}/prefect_app.py"],
-        settings="server on PostgreSQL; the flow runs its tasks in its own process, or in a pool of processes (wide)",
+        settings="server on PostgreSQL; the flow runs its tasks in its own process, wide in threads, as by default",
         durable="states are told to the server as they come; nothing is dispatched, a task is a function call",
         loses="a flow whose process dies is marked as crashed where an automation watches for that",
         runs_flows=True,

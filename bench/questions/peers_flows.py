@@ -3,8 +3,9 @@
 A chain of 40 tasks, each of which computes fibo(10) after the one before has ended, and ten independent tasks that
 compute fibo(33), in Python's slow recursive way. This system runs a Python program for each task, with everything that
 starting an interpreter costs; Airflow does so too, in its own way; Prefect calls functions in the process of the flow
-(wide: in a pool of as many processes as there are cores), so that there is nothing for it to dispatch. Each runs on
-PostgreSQL with the same durable settings, and has run both flows once before the clock starts.
+(wide: in threads, its default, which was quicker here than its pool of processes, each of which has to import Prefect
+first), so that there is nothing for it to dispatch. Each runs on PostgreSQL with the same durable settings, and has run
+both flows once before the clock starts.
 
 This system's clock runs from the first byte sent until the last outcome is committed; Airflow's from the request that
 triggers the run until the end in the run's record; Prefect's from the call of the flow until it returns. This system is

@@ -9,7 +9,6 @@ import urllib.request
 
 from fibo import fibo
 from prefect import flow, task
-from prefect.task_runners import ProcessPoolTaskRunner
 
 
 @task
@@ -24,7 +23,7 @@ def chain(tasks: int, n: int) -> None:
         before = number(n, before)
 
 
-@flow(task_runner=ProcessPoolTaskRunner(max_workers=os.cpu_count()))
+@flow
 def wide(tasks: int, n: int) -> None:
     for future in [number.submit(n) for _ in range(tasks)]:
         future.result()

@@ -3,12 +3,15 @@
 Set up as in `peers_bulk`. Single submits leave at even intervals; the command is the same little program that
 `submit_to_start` runs, whose first act is to print the time, so that a figure ends in the process itself and not in the
 function that is about to start it. The submitter is each peer's own client, and the moment is taken just before it is
-called; for this system it is an HTTP request on a kept-alive connection.
+called; for this system it is an HTTP request on a kept-alive connection. The first second does not count, for any of
+them: some clients connect only when they are first called, and what is due meanwhile waits.
 """
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+
+import msgspec
 
 from bench import bodies
 from bench.model import Against, Sample, percentile
@@ -20,6 +23,7 @@ from bench.questions.peers_bulk import OURS
 from bench.questions.submit_to_start import delays
 
 _RATE = 50.0
+_SETTLING = int(_RATE)  # submits that do not count
 _SHARES = (0.5, 0.99)
 
 
@@ -62,16 +66,21 @@ class PeersLatency(Question):
         async with self.bench.system() as system:
             await system.post("/api/tasks", [body], count=20, rate=_RATE, connections=8)
             await system.until_done(timeout=30)
-            result = await system.post("/api/tasks", [body], count=count, rate=_RATE, connections=16, keep=True)
+            result = await system.post(
+                "/api/tasks", [body], count=_SETTLING + count, rate=_RATE, connections=16, keep=True
+            )
             await system.until_done(timeout=60)
-            return (await delays(system, result))["started"]
+            counted = msgspec.structs.replace(
+                result, replies=result.replies[_SETTLING:], sent_at=result.sent_at[_SETTLING:]
+            )
+            return (await delays(system, counted))["started"]
 
     async def _delays(self, peer: Peer, command: list[str], count: int) -> list[float]:
         directory = self.bench.fresh_directory()
         async with start_peer(peer, directory, command=" ".join(command), prints=True) as running:
-            _, *moments = await running.submit("rate", count, _RATE)
-            lines = await running.until(count, patience=60)
-        return [(at - moments[index]) * 1000 for index, at in lines]
+            _, *moments = await running.submit("rate", _SETTLING + count, _RATE)
+            lines = await running.until(_SETTLING + count, patience=60)
+        return [(at - moments[index]) * 1000 for index, at in lines if index >= _SETTLING]
 
 
 def _sample(name: str, share: float, value: float, against: Against | None) -> Sample:

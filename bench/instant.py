@@ -31,9 +31,9 @@ from scheduler.service import Service
 from scheduler.store.database import Database
 from scheduler.worker import role
 from scheduler.worker.capture import Capture
+from scheduler.worker.launch import Launch
 from scheduler.worker.machine import Machine
 from scheduler.worker.settings import WorkerSettings
-from scheduler.worker.spawn import Launch
 
 _PATIENCE = 30.0
 _CONNECTIONS = 8  # as a worker has by default

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from enum import StrEnum
 
-Demand = Literal["nothing", "ask", "kill"]
+
+class Demand(StrEnum):
+    """What is to be done to the tasks; `kill` ends the worker too."""
+
+    NOTHING = "nothing"
+    ASK = "ask"
+    KILL = "kill"
+
 
 AGAIN = 1.0
 """Seconds after which what is to be dead is looked at again."""
@@ -17,11 +24,11 @@ def demand(now: float, *, deadline: float, ask_at: float, asked: float, tree_emp
     without tasks is let live past its deadline: it starts nothing before it has a lease again.
     """
     if deadline <= 0:
-        return "nothing", 0.0
+        return Demand.NOTHING, 0.0
     if now < ask_at:
-        return "nothing", ask_at
+        return Demand.NOTHING, ask_at
     if now < deadline:
-        return ("nothing" if tree_empty or asked == deadline else "ask"), deadline
+        return (Demand.NOTHING if tree_empty or asked == deadline else Demand.ASK), deadline
     if tree_empty:
-        return "nothing", 0.0
-    return "kill", now + AGAIN
+        return Demand.NOTHING, 0.0
+    return Demand.KILL, now + AGAIN

@@ -22,7 +22,7 @@ import signal
 import sys
 import time
 
-from scheduler.domain.guarding import demand
+from scheduler.domain.guarding import Demand, demand
 from scheduler.failpoints import Point, reach_now
 from scheduler.lifeline import call_ourselves, die_with_parent
 from scheduler.worker import cgroups, linux, tree
@@ -155,11 +155,11 @@ class Guard:
             tree_empty=self._page.tree_empty,
         )
         self._timer.set(look_at)
-        if what == "ask":
+        if what is Demand.ASK:
             self._page.asked = deadline  # before they hear of it: the worker is to know why they ended
             for stat in self._tasks():
                 tree.send(stat, signal.SIGTERM)
-        elif what == "kill":
+        elif what is Demand.KILL:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             reach_now(Point.WORKER_KILLED)
             if self._cgroups is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from scheduler.domain.clock import Clock
 from scheduler.domain.run import Claim
@@ -11,7 +13,7 @@ from scheduler.domain.sizes import parse_size
 from scheduler.domain.task import SecretRef, TaskSpec
 from scheduler.worker.identity import Identity, UnknownUser, identity_of
 from scheduler.worker.scratch import Files
-from scheduler.worker.spawn import DEFAULT_PATH, Launch, SpawnError
+from scheduler.worker.spawn import DEFAULT_PATH, SpawnError
 
 DEFAULT_OUTPUT = 10 * 1024 * 1024
 """Bytes of output that are kept, unless `limits.output` says otherwise."""
@@ -26,6 +28,23 @@ _UNBOUNDED = 7 * 86400.0
 """Seconds for which the token of a command without a timeout holds; it ends with its attempt in any case."""
 
 _AFTERWARDS = 300.0
+
+
+class Launch(msgspec.Struct, frozen=True, gc=False):
+    """A command ready to start. `directory` and `umask` are None for the worker's own; `stdin` None reads nothing.
+
+    `prefix` are the words of a program that executes the command when it has prepared itself for it; `descriptors`
+    (numbers from 10 on) are 3, 4, … there.
+    """
+
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    identity: Identity
+    directory: str | None = None
+    umask: int | None = None
+    stdin: bytes | None = None
+    prefix: Sequence[str] = ()
+    descriptors: Sequence[int] = ()
 
 
 class Launcher:

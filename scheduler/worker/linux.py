@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import signal
 import sys
 
@@ -23,13 +22,15 @@ _CREDENTIAL_CALLS = {  # machine: setgroups, setresuid, setresgid
     "riscv64": (159, 147, 149),
 }
 
-SUPPORTED = sys.platform == "linux" and platform.machine() in _CREDENTIAL_CALLS
+_machine = os.uname().machine  # `platform` would be a tenth of a guard's memory
+
+SUPPORTED = sys.platform == "linux" and _machine in _CREDENTIAL_CALLS
 """Whether pidfds, subreapers and per-thread credentials are here; elsewhere the worker is for development only."""
 
 _Signals = ctypes.c_char * 128  # larger than any C library's
 
 _libc = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter lock: these calls are shorter than letting it go
-_SETGROUPS, _SETRESUID, _SETRESGID = _CREDENTIAL_CALLS.get(platform.machine(), (0, 0, 0))
+_SETGROUPS, _SETRESUID, _SETRESGID = _CREDENTIAL_CALLS.get(_machine, (0, 0, 0))
 
 
 def _checked(result: int) -> int:

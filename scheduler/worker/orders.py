@@ -3,20 +3,21 @@
     order → Started → (Living, with its pipes) → Ended
           → Failed | Refused
 
-A frame is four bytes of length and a msgpack array of messages. Descriptors travel beside the frame that speaks of
-them, in its order.
+A frame is four bytes of length and a list of tuples as `marshal` writes them: both ends are the same interpreter.
+Descriptors travel beside the frame that speaks of them, in its order.
+
+Imports the standard library only, and little of it, since every worker has spawners: msgspec is a fourth of one.
 """
 
 from __future__ import annotations
 
 import array
+import marshal
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
-from typing import Generic, TypeVar
-
-import msgspec
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 MOST_DESCRIPTORS = 200
 """Descriptors that one frame carries; Linux allows 253."""
@@ -29,7 +30,7 @@ _READ = 256 * 1024
 Message = TypeVar("Message")
 
 
-class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Order(NamedTuple):
     """A command to start, in the bytes that the kernel is given. `variables` are `NAME=value`.
 
     `search_path` is where `words[0]` is looked for if it has no slash. `directory` and `umask` are None for the
@@ -47,18 +48,18 @@ class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
     directory: bytes | None = None
     umask: int | None = None
     stdin: bytes | None = None
-    prefix: list[bytes] = []
+    prefix: Sequence[bytes] = ()
     descriptors: int = 0
 
 
-class Started(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
+class Started(NamedTuple):
     """The command executes; it leads a session and a group of its own."""
 
     id: int
     pid: int
 
 
-class Failed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
+class Failed(NamedTuple):
     """It could not be started. `what` is a short cause for machines, `text` says it to people."""
 
     id: int
@@ -66,19 +67,19 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
     text: str
 
 
-class Refused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
+class Refused(NamedTuple):
     """It was not started: the lease had run out."""
 
     id: int
 
 
-class Living(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
+class Living(NamedTuple):
     """It has lived for a while; the reading ends of its stdout and stderr come with this."""
 
     id: int
 
 
-class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
+class Ended(NamedTuple):
     """Its main process has ended, by itself (`code`) or by a signal, and its group is killed.
 
     For a command that was not `Living`: what it printed. Where somebody still holds a stream, that is None, and its
@@ -93,15 +94,31 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
 
 
 Event = Started | Failed | Refused | Living | Ended
+_KINDS: tuple[type[Event], ...] = (Started, Failed, Refused, Living, Ended)
+_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
+
+
+def order_of(fields: tuple[object, ...]) -> Order:
+    """Return an order that has come."""
+    return Order._make(fields)
+
+
+def as_sent(event: Event) -> tuple[object, ...]:
+    """Return an event as it is sent."""
+    return _NUMBERS[type(event)], *event
+
+
+def event_of(fields: tuple[int, *tuple[object, ...]]) -> Event:
+    """Return an event that has come."""
+    return _KINDS[fields[0]]._make(fields[1:])
 
 
 class Frames(Generic[Message]):
     """Frames of one socket's messages: those that come in put together, those that go out taken apart."""
 
-    def __init__(self, connection: socket.socket, incoming: type[list[Message]]) -> None:
+    def __init__(self, connection: socket.socket, incoming: Callable[..., Message]) -> None:
         self._socket = connection
-        self._decoder = msgspec.msgpack.Decoder(incoming)
-        self._encoder = msgspec.msgpack.Encoder()
+        self._incoming = incoming
         self._received = bytearray()
         self.descriptors: deque[int] = deque()
         """Descriptors that have come; whoever handles a message takes what it speaks of from the left."""
@@ -124,15 +141,15 @@ class Frames(Generic[Message]):
             end = begin + _LENGTH.size + _LENGTH.unpack_from(received, begin)[0]
             if end > len(received):
                 break
-            messages += self._decoder.decode(memoryview(received)[begin + _LENGTH.size : end])
+            messages += map(self._incoming, marshal.loads(memoryview(received)[begin + _LENGTH.size : end]))  # noqa: S302
             begin = end
         if begin:
             del received[:begin]
         return messages
 
-    def encode(self, messages: Sequence[object]) -> bytes:
+    def encode(self, messages: Iterable[tuple[object, ...]]) -> bytes:
         """Return the messages as one frame."""
-        body = self._encoder.encode(messages)
+        body = marshal.dumps(list(messages))
         return _LENGTH.pack(len(body)) + body
 
     def send(self, data: bytes | memoryview, descriptors: Sequence[int] = ()) -> int:

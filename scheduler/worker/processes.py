@@ -24,10 +24,10 @@ from scheduler.domain.clock import Clock
 from scheduler.worker import linux, tree
 from scheduler.worker.capture import Capture, Stream
 from scheduler.worker.cells import Cell
+from scheduler.worker.launch import Launch
 from scheduler.worker.orders import Ended
 from scheduler.worker.orphans import Orphans
 from scheduler.worker.page import LeasePage
-from scheduler.worker.spawn import Launch
 from scheduler.worker.spawners import Spawners
 from scheduler.worker.watch import EpollWatcher, LoopWatcher, Watcher
 

@@ -1,7 +1,7 @@
 """Starting one command: `posix_spawn`, whatever user, directory and umask it asks for.
 
 `posix_spawn` shares the memory of the process with the child until it executes, so its price does not grow with it.
-What it lacks (user, directory, umask) the child inherits from the thread that spawns it, see `identity.Disguise`.
+What it lacks (user, directory, umask) the child inherits from the thread that spawns it, see `disguise`.
 Where that is not possible (macOS), `subprocess` does the same at ten times the price.
 """
 
@@ -10,12 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Mapping, Sequence
-
-import msgspec
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from scheduler.worker import linux
-from scheduler.worker.identity import Disguise, Identity
+from scheduler.worker.disguise import Disguise
 from scheduler.worker.orders import Order
 from scheduler.worker.posix import SpawnAttributes
 
@@ -49,24 +48,7 @@ class SpawnError(Exception):
         self.what = what
 
 
-class Launch(msgspec.Struct, frozen=True, gc=False):
-    """A command ready to start. `directory` and `umask` are None for the worker's own; `stdin` None reads nothing.
-
-    `prefix` are the words of a program that executes the command when it has prepared itself for it; `descriptors`
-    (numbers from 10 on) are 3, 4, … there.
-    """
-
-    arguments: Sequence[str]
-    environment: Mapping[str, str]
-    identity: Identity
-    directory: str | None = None
-    umask: int | None = None
-    stdin: bytes | None = None
-    prefix: Sequence[str] = ()
-    descriptors: Sequence[int] = ()
-
-
-class Child(msgspec.Struct, gc=False):
+class Child(NamedTuple):
     """A started command: leader of a session and group of its own. `stdout`, `stderr` are the reading ends."""
 
     pid: int

@@ -36,6 +36,8 @@ from scheduler.worker.orders import (
     Order,
     Refused,
     Started,
+    as_sent,
+    order_of,
 )
 from scheduler.worker.page import LeasePage
 from scheduler.worker.spawn import Child, Spawner, SpawnError
@@ -66,7 +68,7 @@ class Server:
     """Obeys orders until the worker closes the connection."""
 
     def __init__(self, connection: socket.socket, page: LeasePage, directory: str) -> None:
-        self._frames = Frames(connection, list[Order])
+        self._frames = Frames(connection, order_of)
         self._page = page
         self._clock = SystemClock()
         self._spawner = Spawner(directory)
@@ -188,7 +190,7 @@ class Server:
     def _flush(self) -> None:
         if not self._events:
             return
-        frame = memoryview(self._frames.encode(self._events))
+        frame = memoryview(self._frames.encode(map(as_sent, self._events)))
         descriptors = self._passed_on
         self._events, self._passed_on = [], []
         while frame:

@@ -19,9 +19,10 @@ from typing import Protocol
 
 from scheduler.domain.clock import Clock
 from scheduler.failpoints import VARIABLE as FAILPOINTS
-from scheduler.worker.orders import Ended, Event, Failed, Frames, Living, Order, Started
+from scheduler.worker.launch import Launch
+from scheduler.worker.orders import Ended, Event, Failed, Frames, Living, Order, Started, event_of
 from scheduler.worker.page import LeasePage
-from scheduler.worker.spawn import DEFAULT_PATH, Launch, SpawnError
+from scheduler.worker.spawn import DEFAULT_PATH, SpawnError
 from scheduler.worker.spawner import PAGE_FD, SOCKET_FD
 
 _USUAL = 2
@@ -78,7 +79,7 @@ class _Spawner:
         with theirs:
             self.pid = _start(theirs.fileno(), page.memory_fd, directory)
         self._socket.setblocking(False)
-        self._frames = Frames(self._socket, list[Event])
+        self._frames = Frames(self._socket, event_of)
         self._loop.add_reader(self._socket.fileno(), self._receive)
 
     @property
@@ -122,7 +123,7 @@ class _Spawner:
         os.waitpid(self.pid, 0)
 
     def _send(self, orders: list[Order], descriptors: Sequence[int]) -> None:
-        self._unsent.append((memoryview(self._frames.encode(orders)), descriptors))
+        self._unsent.append((memoryview(self._frames.encode(map(tuple, orders))), descriptors))
         if len(self._unsent) == 1:
             self._write()
 

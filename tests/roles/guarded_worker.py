@@ -15,10 +15,10 @@ import anyio
 from scheduler.domain.clock import SystemClock
 from scheduler.domain.task import TaskSpec
 from scheduler.worker.capture import Capture
+from scheduler.worker.launch import Launch
 from scheduler.worker.machine import Machine, watch_guard
 from scheduler.worker.page import VARIABLE
 from scheduler.worker.settings import WorkerSettings
-from scheduler.worker.spawn import Launch
 
 
 async def main(notes: Path, command: str, lease: float) -> None:

@@ -14,9 +14,10 @@ from scheduler.domain.clock import SystemClock
 from scheduler.worker import linux, tree
 from scheduler.worker.capture import Capture
 from scheduler.worker.identity import current_identity
+from scheduler.worker.launch import Launch
 from scheduler.worker.page import LeasePage
 from scheduler.worker.processes import Process, Processes
-from scheduler.worker.spawn import DEFAULT_PATH, Launch
+from scheduler.worker.spawn import DEFAULT_PATH
 from tests.roles.worker_support import Runner, printed, python
 from tests.support import until
 

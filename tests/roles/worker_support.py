@@ -13,9 +13,10 @@ import anyio
 from scheduler.domain.clock import SystemClock
 from scheduler.worker.capture import Capture
 from scheduler.worker.identity import Identity, current_identity
+from scheduler.worker.launch import Launch
 from scheduler.worker.page import LeasePage
 from scheduler.worker.processes import Process, Processes
-from scheduler.worker.spawn import DEFAULT_PATH, Launch
+from scheduler.worker.spawn import DEFAULT_PATH
 
 MIB = 1024 * 1024
 

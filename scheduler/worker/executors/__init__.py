@@ -10,7 +10,7 @@ from typing import Protocol
 
 from scheduler.domain.task import TaskSpec
 from scheduler.worker.capture import Capture
-from scheduler.worker.spawn import Launch
+from scheduler.worker.launch import Launch
 
 
 class Execution(Protocol):

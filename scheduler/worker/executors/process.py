@@ -8,8 +8,9 @@ from scheduler.domain.sizes import parse_size
 from scheduler.domain.task import Limits, TaskSpec
 from scheduler.worker.capture import Capture
 from scheduler.worker.cells import Bounds, Cell, Cells
+from scheduler.worker.launch import Launch
 from scheduler.worker.processes import Process, Processes
-from scheduler.worker.spawn import Launch, SpawnError
+from scheduler.worker.spawn import SpawnError
 
 _NO_LIMITS = Limits()
 _NO_BOUNDS = Bounds()

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import anyio
+
 from scheduler.broker import BrokerUnavailable, LaneStats
 from scheduler.control.gatekeep import Gatekeeper
 from scheduler.control.leading import Leading
@@ -18,6 +20,7 @@ from scheduler.pace import Pace
 
 PRIORITIES: Final = range(10)
 _UNWOKEN: Final = 0.25  # seconds between looks while Redis is away
+_PATIENCE: Final = 0.3  # seconds that Redis may take to say where there is room, before PostgreSQL is asked
 
 Rooms = dict[tuple[str, int], int]
 
@@ -66,8 +69,9 @@ class Promoter:
     async def _rooms(self, lanes: Sequence[str]) -> tuple[Rooms, set[str]]:
         """Return the free places by lane and priority, and the lanes whose fast path is closed."""
         try:
-            stats: Mapping[str, LaneStats] = await self._broker.stats(lanes)
-        except BrokerUnavailable:
+            with anyio.fail_after(_PATIENCE):
+                stats: Mapping[str, LaneStats] = await self._broker.stats(lanes)
+        except (BrokerUnavailable, TimeoutError):
             queued = await self._dispatch.queued_by_lane(lanes, self._settings.window)
             return {
                 (lane, p): self._settings.window - queued.get((lane, p), 0) for lane in lanes for p in PRIORITIES

@@ -17,9 +17,11 @@ from scheduler.control.promote import Promoter
 from scheduler.control.reconcile import Reconciler
 from scheduler.domain.clock import SystemClock
 from scheduler.domain.term import TermLost
+from scheduler.failpoints import Point
 from scheduler.store.database import Database
 from scheduler.store.reconcile import Reconcile
 from scheduler.store.schedules import Schedules
+from tests.support.failpoints import held
 from tests.support.recurring import lead, leading, scheduler
 from tests.support.rows import IDS, QUICK_LEASE, add_worker, after, bench, new_task, outcome, run_row
 from tests.support.servers import ServerHandle
@@ -106,6 +108,27 @@ async def test_without_redis_runs_are_queued_up_to_the_window(database: Database
         await promoter.step()
         async with database.session() as connection:
             assert await connection.fetchval("SELECT count(*) FROM runs WHERE state = 'queued'") == 2
+
+
+async def test_a_redis_that_hangs_holds_up_no_promotion(database: Database, redis_server: ServerHandle) -> None:
+    async with (
+        Broker.connect(redis_server.url, installation="test", name="test", clock=SystemClock()) as broker,
+        bench(database) as made,
+    ):
+        await broker.ping()
+        created = await made.intake.create(new_task(straight=False))
+        promoter = Promoter(leading(database, broker, await lead(database)))
+        redis_server.freeze()
+        try:
+            async with anyio.create_task_group() as group:
+                with held(Point.PROMOTED) as gate:
+                    group.start_soon(promoter.step)
+                    with anyio.fail_after(0.8):  # a call waits for a second
+                        await gate.reached.wait()
+                    assert (await state_of(database, created.run_id))[0] == "queued"
+                    group.cancel_scope.cancel()
+        finally:
+            redis_server.thaw()
 
 
 async def test_a_deposed_leader_promotes_nothing(database: Database, broker: Broker) -> None:

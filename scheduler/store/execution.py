@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,7 @@ import msgspec
 from scheduler.domain.ids import IdSource
 from scheduler.domain.run import Claim, Outcome, Queued, RunState
 from scheduler.failpoints import Point, reach
-from scheduler.store.database import Database, Executor, StoreUnavailable
+from scheduler.store.database import RETRYABLE, Database, Executor, StoreUnavailable
 from scheduler.store.group_commit import GroupCommit
 
 _SPACING = 0.025
@@ -92,9 +93,19 @@ class Executions:
         self._outcomes: GroupCommit[Outcome, Finished] = GroupCommit(self._flush, max_batch=500, spacing=_SPACING)
 
     async def claim(self, offers: Sequence[tuple[UUID, int]]) -> list[Claim]:
-        """Take (run id, dispatch_seq) offers: queued → running. Those that no longer stand are left out."""
+        """Take (run id, dispatch_seq) offers: queued → running. Those that no longer stand are left out.
+
+        Where that is because their queue was paused, they return to `pending`; should it not come to that, the leader
+        withdraws them.
+        """
+        if not offers:
+            return []
         offers = sorted(offers)  # every claimer locks in the order of ids
-        rows = await self._claims.fetch("claim", self._worker_id, [o[0] for o in offers], [o[1] for o in offers])
+        run_ids, seqs = [o[0] for o in offers], [o[1] for o in offers]
+        rows = await self._claims.fetch("claim", self._worker_id, run_ids, seqs, run_ids[0], run_ids[-1])
+        if len(rows) < len(offers):
+            with suppress(StoreUnavailable, *RETRYABLE):  # what was claimed is claimed, and has to be executed
+                await self._claims.execute("refuse_paused", run_ids, seqs)
         return [_claim_from(row) for row in rows]
 
     async def claim_waiting(self, lanes: Sequence[str], limit: int, older_than: float) -> list[Claim]:
@@ -123,8 +134,9 @@ class Executions:
         graves = iter(self._ids.take(sum(o.state == "dead_letter" for o in outcomes_by_id)))
         lanes_open = self._lanes_open()
         await reach(Point.FINISH_SENDING)
+        deaths = any(o.state == "dead_letter" for o in outcomes)
         rows = await self._reports.fetch(
-            "finish",
+            "finish_and_bury" if deaths else "finish",
             [o.run_id for o in outcomes_by_id],
             [o.fence for o in outcomes_by_id],
             [o.state for o in outcomes_by_id],
@@ -139,6 +151,8 @@ class Executions:
             [next(graves) if o.state == "dead_letter" else None for o in outcomes_by_id],
             list(lanes_open),
             self._worker_id,
+            outcomes_by_id[0].run_id,
+            outcomes_by_id[-1].run_id,
         )
         await reach(Point.FINISH_COMMITTED, StoreUnavailable)
         applied: dict[UUID, RunState] = {}

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from scheduler.domain.task import FORMAT
-from scheduler.store.database import Database
+from scheduler.store.database import Database, StoreUnavailable
 from scheduler.store.execution import Executions
 from scheduler.store.statements import STATEMENTS
 from tests.support.locks import waiting_for_locks
@@ -70,6 +70,35 @@ async def test_a_paused_queue_sends_an_offered_run_back_to_pending(database: Dat
             await connection.execute("INSERT INTO queues VALUES ('default', 'default', true, now(), 'test')")
         assert await b.executions.claim([(created.run_id, 1)]) == []
     assert (await run_row(database, created.run_id))["state"] == "pending"
+
+
+async def test_what_was_claimed_is_told_when_the_others_cannot_be_sent_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> str:
+        raise StoreUnavailable("the connection broke")
+
+    async with bench(database) as b:
+        paused = await b.intake.create(new_task(queue="paused"))
+        created = await b.intake.create(new_task())
+        async with database.session() as connection:
+            await connection.execute("INSERT INTO queues VALUES ('default', 'paused', true, now(), 'test')")
+        monkeypatch.setattr(b.executions._claims, "execute", broken)
+        claims = await b.executions.claim([(created.run_id, 1), (paused.run_id, 1)])
+    assert [claim.run_id for claim in claims] == [created.run_id]
+    assert (await run_row(database, paused.run_id))["state"] == "queued"
+
+
+async def test_a_failure_and_a_death_reported_together_are_both_recorded(database: Database) -> None:
+    async with bench(database) as b:
+        claims = [await b.claim(await b.intake.create(new_task())) for _ in range(2)]
+        reports = [outcome(claim, state) for claim, state in zip(claims, ("failed", "dead_letter"), strict=True)]
+        assert [answer.state for answer in await b.executions._flush(reports)] == ["failed", "dead_letter"]
+    async with database.session() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM attempts") == 2
+        assert [row["run_id"] for row in await connection.fetch("SELECT run_id FROM dead_letter_tasks")] == [
+            claims[1].run_id
+        ]
 
 
 async def test_without_redis_the_most_urgent_waiting_runs_are_claimed_first(database: Database) -> None:

@@ -112,7 +112,7 @@ async def test_a_claim_that_is_under_way_is_moved_too(database: Database) -> Non
             reaped.append(await Reaping(database, IDS).reap(made.worker_id, renewal=0, epoch=epoch))
 
         async with anyio.create_task_group() as group, database.transaction() as executor:
-            assert len(await executor.fetch("claim", made.worker_id, [run_id], [seq])) == 1
+            assert len(await executor.fetch("claim", made.worker_id, [run_id], [seq], run_id, run_id)) == 1
             group.start_soon(reap)
             await until(lambda: waiting_for_locks(database))
         assert reaped[0].states == {"pending": 1}

@@ -29,7 +29,7 @@ FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND 
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE r.relkind <> 'S'
 UNION ALL
-SELECT format('constraint %s.%s %s', r.relname, k.conname, pg_get_constraintdef(k.oid))
+SELECT format('constraint %s.%s %s', r.relname, k.conname, regexp_replace(pg_get_constraintdef(k.oid), '\s+', ' ', 'g'))
 FROM relations r JOIN pg_constraint k ON k.conrelid = r.oid WHERE k.contype <> 'n'
 UNION ALL
 SELECT format('index %s', pg_get_indexdef(i.indexrelid))

@@ -77,8 +77,8 @@ SELECT * FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::uuid[], $5::time
 
 -- name: skip_unsatisfiable
 -- pending → skipped: new runs with an edge that can no longer hold
-WITH lanes_open AS MATERIALIZED (
-  SELECT ''::text AS lane WHERE false
+WITH lanes_open AS (
+  SELECT '{}'::text[] AS lanes
 ), ended AS (
   UPDATE runs r
   SET state = 'skipped', reason = 'dependency_failed', finished_at = dts_now(), version = r.version + 1

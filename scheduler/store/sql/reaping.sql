@@ -28,8 +28,8 @@ FOR UPDATE OF r
 -- running → pending | failed | cancelled | dead_letter: runs of a worker that is dead, which the caller has locked
 WITH clock AS MATERIALIZED (
   SELECT dts_now() AS at
-), lanes_open AS MATERIALIZED (
-  SELECT ''::text AS lane WHERE false
+), lanes_open AS (
+  SELECT '{}'::text[] AS lanes
 ), verdict AS MATERIALIZED (
   SELECT * FROM unnest($2::uuid[], $3::text[], $4::text[], $5::integer[], $6::boolean[], $7::float8[], $8::uuid[])
                 AS v(run_id, state, reason, losses, suspect, retry_in, dead_letter_id)

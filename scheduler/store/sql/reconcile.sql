@@ -60,8 +60,8 @@ ORDER BY b.id
 
 -- name: recount
 -- pending → pending | skipped: blocked runs whose count disagreed with their edges, unless they have changed since
-WITH lanes_open AS MATERIALIZED (
-  SELECT ''::text AS lane WHERE false
+WITH lanes_open AS (
+  SELECT '{}'::text[] AS lanes
 ), wrong AS MATERIALIZED (
   SELECT w.id, w.version, count(*) FILTER (WHERE d.state = 'waiting')::integer AS waiting,
          coalesce(bool_or(d.state = 'impossible'), false) AS hopeless
@@ -88,8 +88,8 @@ SELECT 'ready', run_id, state, lane, priority, run_at, seq, traceparent FROM men
 
 -- name: give_up_late
 -- pending | queued → failed: runs that should have started by now
-WITH lanes_open AS MATERIALIZED (
-  SELECT ''::text AS lane WHERE false
+WITH lanes_open AS (
+  SELECT '{}'::text[] AS lanes
 ), late AS MATERIALIZED (
   SELECT r.id FROM runs r
   WHERE r.start_before <= (SELECT dts_now()) AND r.state IN ('pending', 'queued') AND r.first_started_at IS NULL

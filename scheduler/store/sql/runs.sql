@@ -88,8 +88,8 @@ ORDER BY attempt
 
 -- name: cancel_runs
 -- pending | queued → cancelled; of an executing one, the end is requested
-WITH lanes_open AS MATERIALIZED (
-  SELECT * FROM unnest($3::text[]) AS l(lane)
+WITH lanes_open AS (
+  SELECT $3::text[] AS lanes
 ), touched AS (
   UPDATE runs r
   SET state            = CASE WHEN r.state = 'running' THEN 'running' ELSE 'cancelled' END,

@@ -263,8 +263,8 @@ WHERE t.namespace = $1 AND t.deleted_at IS NULL AND t.spec ? 'depends_on'
 
 -- name: skip_dependents
 -- pending → skipped: runs whose dependency was deleted
-WITH lanes_open AS MATERIALIZED (
-  SELECT ''::text AS lane WHERE false
+WITH lanes_open AS (
+  SELECT '{}'::text[] AS lanes
 ), cut AS (
   UPDATE run_dependencies d SET state = 'impossible' WHERE d.run_id = ANY($1::uuid[]) AND d.state = 'waiting'
   RETURNING 1

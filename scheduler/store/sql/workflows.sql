@@ -111,8 +111,8 @@ DELETE FROM run_dependencies d WHERE d.run_id = ANY($1::uuid[])
 
 -- name: conclude_workflow_run
 -- pending → completed | failed: a run of a carrier all of whose tasks have ended
-WITH lanes_open AS MATERIALIZED (
-  SELECT ''::text AS lane WHERE false
+WITH lanes_open AS (
+  SELECT '{}'::text[] AS lanes
 ), ended AS (
   UPDATE runs r SET state = $2, reason = $3, finished_at = dts_now(), version = r.version + 1
   WHERE r.id = $1 AND r.state = 'pending'

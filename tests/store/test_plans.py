@@ -1,0 +1,64 @@
+"""Plans of what runs most: kept while tables grow, so they must be right on empty ones; past weeks cost nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from scheduler.store.database import Database
+from scheduler.store.statements import STATEMENTS
+from tests.support.rows import IDS, bench, new_task
+
+pytestmark = pytest.mark.anyio
+
+_IDS = {"claim": {2: "array", 4: "one", 5: "one"}} | dict.fromkeys(
+    ("finish", "finish_and_bury"), {1: "array", 15: "one", 16: "one"}
+)
+"""Which parameters of a statement are the ids of its runs, or one of them."""
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+async def _explain(database: Database, name: str, run_id: object) -> list[dict[str, Any]]:
+    text = STATEMENTS[name]
+    numbers = range(1, 1 + max(int(number) for number in re.findall(r"\$(\d+)", text)))
+    values = {"array": f"ARRAY['{run_id}'::uuid]", "one": f"'{run_id}'", None: "NULL"}
+    async with database.session() as connection:
+        await connection.execute(f"PREPARE kept AS {text}")
+        try:
+            arguments = ", ".join(values[_IDS[name].get(number)] for number in numbers)
+            plans = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE kept({arguments})")
+        finally:
+            await connection.execute("DEALLOCATE kept")
+    return list(_nodes(json.loads(plans)[0]["Plan"]))
+
+
+@pytest.mark.parametrize("name", _IDS)
+@pytest.mark.parametrize("tables", ["new", "vacuumed", "used"])
+async def test_a_run_is_looked_up_by_its_id_in_its_own_week_alone(database: Database, name: str, tables: str) -> None:
+    if tables == "used":
+        async with bench(database) as b:
+            await b.intake.create_batch([[new_task() for _ in range(200)]])
+    if tables != "new":
+        async with database.session() as connection:
+            await connection.execute("VACUUM ANALYZE")
+    nodes = await _explain(database, name, IDS.one())
+    scans = [
+        node for node in nodes if node.get("Relation Name", "").startswith("runs_") and "Scan" in node["Node Type"]
+    ]
+    assert scans
+    for scan in scans:
+        assert scan["Node Type"] == "Index Scan", scan
+        assert re.fullmatch(r"\(\(?id = \w+\.run_id\).*", scan["Index Cond"]), scan
+        assert scan["Index Name"].endswith("_pkey")
+    assert {scan["Relation Name"] for scan in scans} != {"runs_default"}
+    assert len(scans) <= 2  # its week, and the default partition, which no bound excludes
+    assert [node for node in nodes if node.get("Node Type") == "Append" and node.get("Subplans Removed", 0) >= 2]

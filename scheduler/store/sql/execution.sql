@@ -1,7 +1,8 @@
 -- name: claim
 -- queued → running, for offers whose dispatch_seq still stands and whose queue is not paused; `$4` and `$5` are the lowest
--- and the highest run offered. They keep the weeks before and after out of it. Said of the offers too, they make these look
--- few, so that the planner looks up each one instead of reading all that lies between.
+-- and the highest run offered. They keep the weeks before and after out of it. Said with an OR, they are of no use to an
+-- index, and said of the offers too, they make these look like one: on small tables the planner would else read all that
+-- lies between them, once for each.
 WITH offer AS MATERIALIZED (
   SELECT o.*, 'queued' AS state FROM unnest($2::uuid[], $3::integer[]) AS o(run_id, seq)
   WHERE o.run_id BETWEEN $4 AND $5
@@ -9,7 +10,7 @@ WITH offer AS MATERIALIZED (
 -- include: claim_terms
 UPDATE runs r
 -- include: start_offered
-  AND r.id BETWEEN $4 AND $5
+  AND (r.id BETWEEN $4 AND $5 OR r.id = $4)
 -- include: claimed
 
 -- name: refuse_paused
@@ -142,7 +143,8 @@ clock AS MATERIALIZED (
       queued_at   = CASE WHEN f.state <> 'pending' THEN r.queued_at END,
       version     = r.version + 1
   FROM report f, clock
-  WHERE r.id = f.run_id AND r.fence = f.fence AND r.state = f.was AND r.id BETWEEN $15 AND $16
+  WHERE r.id = f.run_id AND r.fence = f.fence AND r.state = f.was
+    AND (r.id BETWEEN $15 AND $16 OR r.id = $15)
   RETURNING r.id AS run_id, r.state, r.attempt, r.fence, r.task_version, r.exit_code, r.gate,
             f.attempt_outcome, f.reason AS attempt_reason, f.started_at, f.finished_at
 

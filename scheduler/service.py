@@ -120,11 +120,13 @@ async def run_loop(
     stop: anyio.Event | None = None,
     on_error: Callable[[Exception], None] | None = None,
     backoff: Backoff = BRISK,
+    back: Wake | None = None,
 ) -> None:
     """Call `step` until `stop` is set, each time after the delay it returned or when woken.
 
     An exception from `step` is passed to `on_error`, after which the loop backs off; a wake does not shorten
-    that, or a broken step would spin as fast as it is woken.
+    that, or a broken step would spin as fast as it is woken. Only `back` does: set it when what the step needs has
+    come back, and (to end a backoff) after `stop`.
     """
     failures = 0
     while stop is None or not stop.is_set():
@@ -136,7 +138,7 @@ async def run_loop(
             _note_failure(name, error, failures)
             if on_error is not None:
                 on_error(error)
-            await _pause(backoff.delay(failures), stop)
+            await _pause(backoff.delay(failures), stop, back)
             continue
         if failures:
             _log.info("recovered", component=name, failures=failures)
@@ -146,7 +148,10 @@ async def run_loop(
     health.forget(name)
 
 
-async def _pause(seconds: float, stop: anyio.Event | None) -> None:
+async def _pause(seconds: float, stop: anyio.Event | None, back: Wake | None) -> None:
+    if back is not None:
+        await back.wait(seconds)
+        return
     if stop is None:
         await sleep(seconds)
         return
@@ -227,10 +232,11 @@ class Service:
         wake: Wake | None = None,
         on_error: Callable[[Exception], None] | None = None,
         backoff: Backoff = BRISK,
+        back: Wake | None = None,
     ) -> Wake:
         """Start `run_loop` over `step`, to end with `drain`; return the wake that makes it run now."""
         wake = wake or Wake()
-        self._wakes.append(wake)
+        self._wakes += [wake] if back is None else [wake, back]
 
         async def run() -> None:
             await run_loop(
@@ -241,6 +247,7 @@ class Service:
                 stop=self.stopping,
                 on_error=on_error,
                 backoff=backoff,
+                back=back,
             )
 
         self.start(name, run, drains=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 from uuid import UUID
 
@@ -34,7 +34,7 @@ class Broker:
         · forget_worker(lanes, worker_id)
     Coordination (see `Coordination`)
         try_lock(holder, ttl) · renew_lock(holder, ttl) · release_lock(holder) · lock_holder()
-        · heartbeat(worker_id, ttl) · live_workers() · incarnation()
+        · heartbeat(worker_id, ttl) · live_workers() · is_marked() · incarnation()
     Messages
         publish(channel, payload) · listen(channel, on_message) · subscribe(channel); all need `run` in the background
     """
@@ -75,6 +75,13 @@ class Broker:
     async def ping(self) -> None:
         """Do nothing, over there. Raises BrokerUnavailable."""
         await self._functions.call(("PING",))
+
+    def on_return(self, tell: Callable[[], None]) -> Callable[[], None]:
+        """Call `tell()` whenever Redis answers again after it was away; return what ends this.
+
+        It may not block or raise. While `run` is running, a return is found out within half a second.
+        """
+        return self._link.on_return(tell)
 
     # --- lanes
 
@@ -167,6 +174,10 @@ class Broker:
     async def live_workers(self) -> set[UUID]:
         """Return the workers whose heartbeat stands."""
         return await self.coordination.live_workers()
+
+    async def is_marked(self) -> bool:
+        """Say whether Redis still holds the mark that `incarnation` left: if not, everything was wiped."""
+        return await self.coordination.is_marked()
 
     async def incarnation(self) -> str:
         """Return an identity of this Redis and its data; when it changes, clear and rebuild every lane."""

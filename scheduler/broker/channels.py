@@ -20,12 +20,14 @@ from scheduler.broker.errors import BrokerUnavailable
 from scheduler.broker.keys import channel_key
 from scheduler.broker.link import Command, Link, pack
 from scheduler.health import Health
-from scheduler.service import Wake, run_loop
+from scheduler.service import Backoff, Wake, run_loop
 
 OnMessage = Callable[[bytes], None]
 OnGap = Callable[[], None]
 
 _CONNECT_DEADLINE: Final = 1.0  # seconds
+_BACKOFF: Final = Backoff(base=0.05, cap=0.5)
+"""It is this loop that finds out that Redis is back, for the whole process: one attempt in a quarter of a second."""
 _READ_FOR: Final = 5.0  # seconds between pings; one that finds the last unanswered ends the connection
 
 
@@ -73,7 +75,7 @@ class Subscriber:
     async def run(self, health: Health) -> None:
         """Stay subscribed, reconnecting as often as it takes, until cancelled."""
         try:
-            await run_loop("broker.subscriber", self._step, wake=Wake(), health=health)
+            await run_loop("broker.subscriber", self._step, wake=Wake(), health=health, backoff=_BACKOFF)
         finally:
             await self._disconnect()
 
@@ -101,6 +103,7 @@ class Subscriber:
     async def _connect(self) -> AbstractConnection:
         with anyio.fail_after(_CONNECT_DEADLINE):
             self._connection = await self._link.open()
+        self._link.answered()
         self._pinged = False
         return self._connection
 

@@ -34,10 +34,12 @@ class Circuit:
         self._probing = True
         return True
 
-    def worked(self) -> None:
-        """Take note that the server answered."""
+    def worked(self) -> bool:
+        """Take note that the server answered; return whether it had been away."""
+        returned = self._pause > 0
         self._pause = 0.0
         self._probing = False
+        return returned
 
     def failed(self) -> None:
         """Take note that it did not. Calls already under way when the circuit opened do not lengthen the pause."""

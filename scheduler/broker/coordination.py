@@ -44,6 +44,11 @@ class Coordination:
         """Return the workers whose heartbeat has not expired. Being absent proves nothing (PostgreSQL's lease does)."""
         return {UUID(reply.decode()) for reply in await self._functions.one("live_workers", (WORKERS,))}
 
+    async def is_marked(self) -> bool:
+        """Say whether the mark of `incarnation` stands; unlike that, this changes nothing."""
+        (reply,) = await self._functions.call(("EXISTS", MARKER))
+        return bool(reply)
+
     async def incarnation(self) -> str:
         """Return an identity of this Redis and its data. When it changes, every lane has to be rebuilt.
 

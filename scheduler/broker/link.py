@@ -7,7 +7,7 @@ get mixed up. A call that blocks has a connection to itself, like any other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import anyio
@@ -49,6 +49,7 @@ class Link:
         self._circuit = Circuit(clock)
         self._idle: list[AbstractConnection] = []
         self._closed = False
+        self._on_return: list[Callable[[], None]] = []
 
     @property
     def healthy(self) -> bool:
@@ -80,8 +81,19 @@ class Link:
         except BaseException:
             self._circuit.abandoned()
             raise
-        self._circuit.worked()
+        self.answered()
         return replies
+
+    def answered(self) -> None:
+        """Take note that the server is there; `call` and whoever has a connection of `open` say so."""
+        if self._circuit.worked():
+            for tell in tuple(self._on_return):
+                tell()
+
+    def on_return(self, tell: Callable[[], None]) -> Callable[[], None]:
+        """Call `tell()` when the server answers after it was away; return what ends this."""
+        self._on_return.append(tell)
+        return lambda: self._on_return.remove(tell)
 
     async def open(self) -> AbstractConnection:
         """Return a new connection to a server that has been found fit. The caller disconnects it."""

@@ -117,6 +117,29 @@ async def test_after_a_restart_everything_is_subscribed_again_and_every_listener
         group.cancel_scope.cancel()
 
 
+async def test_whoever_is_subscribed_finds_out_that_redis_is_back_for_the_whole_process(
+    redis_server: ServerHandle, own_broker: Broker, health: Health
+) -> None:
+    async def come_and_go() -> None:
+        await own_broker.ping()
+        await anyio.to_thread.run_sync(redis_server.kill)
+        with pytest.raises(BrokerUnavailable):
+            await own_broker.ping()
+        await anyio.to_thread.run_sync(redis_server.start)
+        await until(lambda: own_broker.available)  # though nobody calls
+
+    returns: list[int] = []
+    end = own_broker.on_return(lambda: returns.append(1))
+    async with anyio.create_task_group() as group:
+        group.start_soon(own_broker.run, health, name="subscriber")
+        await come_and_go()
+        assert len(returns) == 1
+        end()
+        await come_and_go()
+        assert len(returns) == 1
+        group.cancel_scope.cancel()
+
+
 async def test_publishing_while_redis_is_away_says_so(own_broker: Broker, redis_server: ServerHandle) -> None:
     await own_broker.ping()
     await anyio.to_thread.run_sync(redis_server.kill)

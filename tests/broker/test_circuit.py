@@ -30,7 +30,8 @@ def test_a_failure_keeps_callers_out_until_one_may_look() -> None:
     clock.seconds += 0.1
     assert circuit.admit()
     assert not circuit.admit()  # one at a time
-    circuit.worked()
+    assert circuit.worked()  # it had been away
+    assert not circuit.worked()
     assert circuit.closed
     assert circuit.admit()
     assert circuit.admit()

@@ -58,7 +58,9 @@ async def test_the_incarnation_stands_while_nothing_is_lost(broker: Broker, othe
 
 async def test_a_wipe_changes_the_incarnation_once(broker: Broker, other: Broker) -> None:
     before = await broker.incarnation()
+    assert await other.is_marked()
     await raw(broker, "FLUSHDB")
+    assert not await other.is_marked()
     after = await broker.incarnation()
     assert after != before
     assert await other.incarnation() == after

@@ -108,6 +108,29 @@ async def test_a_wake_does_not_shorten_a_backoff(health: Health) -> None:
         stop.set()  # but stopping does
 
 
+async def test_a_backoff_ends_when_what_was_missing_is_back_or_the_service_drains(health: Health) -> None:
+    attempts: list[int] = []
+    back = Wake()
+
+    async def step() -> float | None:
+        attempts.append(1)
+        raise Unavailable
+
+    class Long(Backoff, frozen=True):
+        def delay(self, failures: int) -> float:
+            return 3600.0 * failures
+
+    async with Service("s", health=health) as service:
+        service.loop("l", step, backoff=Long(), back=back)
+        await until(lambda: attempts)
+        back.set()
+        await until(lambda: len(attempts) == 2)
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        assert len(attempts) == 2
+        assert await service.drain(5.0)
+
+
 def test_backoffs_grow_to_their_cap_and_are_fully_jittered() -> None:
     backoff = Backoff(base=1.0, cap=10.0, growth=2.0)
     for failures, ceiling in [(1, 2.0), (2, 4.0), (3, 8.0), (4, 10.0), (5000, 10.0)]:

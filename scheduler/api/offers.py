@@ -1,8 +1,9 @@
 """What has to be told to Redis after a commit, off the path of the answer.
 
 Runs that were queued are offered, the leader is woken, workers hear of cancels. One loop sends whatever has gathered
-since its last round trip, so a busy API batches by itself; nothing waits for it, and while Redis is away it is dropped:
-PostgreSQL has it all, and the reconciler, the leader's poll and the workers' renewals find it there.
+since its last round trip, so a busy API batches by itself; nothing waits for it. While Redis is away the newest of it
+is kept, and said as soon as Redis is back; the rest is dropped: PostgreSQL has it all, and the reconciler, the
+leader's poll and the workers' renewals find it there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from scheduler.broker import Broker, BrokerUnavailable
 from scheduler.domain.clock import Clock
 from scheduler.domain.run import Queued
 from scheduler.failpoints import Point, reach
-from scheduler.service import Wake
+from scheduler.service import Service, Wake
 from scheduler.store.execution import Settled
 from scheduler.store.intake import Created
 
@@ -29,16 +30,22 @@ _BATCH = 1000
 
 
 class Offers:
-    """Collects what Redis should hear; `step` sends it, run by a loop over `wake`."""
+    """Collects what Redis should hear; `step` sends it, in the loop that `start` begins."""
 
     def __init__(self, broker: Broker, clock: Clock) -> None:
-        self.wake = Wake()
+        self._wake = Wake()
+        self._back = Wake()  # set when Redis is back: what was kept is to be said now
+        broker.on_return(self._back.set)
         self._broker = broker
         self._clock = clock
         self._queued: list[Queued] = []
         self._messages: dict[tuple[str, bytes], None] = {}
         self._lanes: dict[str, tuple[bool, float]] = {}  # lane → (open, until when that is believed)
         self._closings = 0  # an answer that was asked for before the last one may be out of date
+
+    def start(self, service: Service) -> None:
+        """Send in the background, from now on."""
+        service.loop("offers", self.step, wake=self._wake, back=self._back)
 
     async def is_open(self, lane: str) -> bool:
         """Say whether a run that nothing blocks may be inserted as `queued`; a second old at most."""
@@ -68,7 +75,7 @@ class Offers:
     def push(self, queued: Iterable[Queued | None]) -> None:
         """Offer runs that have been committed as queued."""
         self._queued.extend(run for run in queued if run is not None)
-        self.wake.set()
+        self._wake.set()
 
     def wake_control(self) -> None:
         """Tell the leader that there is something to promote, fire or recount."""
@@ -100,10 +107,10 @@ class Offers:
     def tell(self, channel: str, payload: bytes) -> None:
         """Publish a message soon; the same one only once."""
         self._messages[channel, payload] = None
-        self.wake.set()
+        self._wake.set()
 
     async def step(self) -> float | None:
-        """Send what has gathered. Raises BrokerUnavailable, having dropped it."""
+        """Send what has gathered. Raises BrokerUnavailable, having kept the newest of it if Redis is away."""
         queued, self._queued = self._queued, []
         messages, self._messages = self._messages, {}
         try:
@@ -120,6 +127,9 @@ class Offers:
                 await self._broker.publish(channel, payload)
         except BrokerUnavailable:
             self.close({run.lane for run in queued} | self._lanes.keys())
+            if not self._broker.available:  # else it refused this, and would again
+                self._queued = [*queued, *self._queued][-_BATCH:]  # to say it twice does no harm
+                self._messages = dict(list((messages | self._messages).items())[-_BATCH:])
             raise
         return 0.0 if self._queued or self._messages else None
 

@@ -54,7 +54,7 @@ async def serve(  # noqa: PLR0913 - a composition root takes what it composes
         service.loop("database", database.lookout.step, backoff=RETRIES)
         for number in range(settings.submit_connections):
             service.start(f"intake-{number}", context.intake.run)
-        service.loop("offers", context.offers.step, wake=context.offers.wake)
+        context.offers.start(service)
         service.loop("admission", context.admission.step, wake=context.admission.wake)
         service.loop("namespaces", context.tenancy.step, wake=context.tenancy.wake)
         if context.token_keys is not None:

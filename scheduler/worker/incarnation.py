@@ -156,7 +156,8 @@ class Incarnation:
             claims=self._claims,
             drain=self._drain_requested.set,
         )
-        renew = Wake()
+        renew, back = Wake(), Wake()
+        unwatch = self._broker.on_return(back.set)
         cancels = self._broker.listen(f"worker:{self._worker_id}", lambda _: renew.set(), renew.set)
         try:
             async with Service("worker", health=self._health) as service:
@@ -166,7 +167,7 @@ class Incarnation:
                 service.loop("lanes", self._lanes.refresh)
                 service.loop("heartbeat", self._heartbeat)
                 claims = service.loop("database claims", intake.from_database)
-                service.loop("dispatch", intake.from_broker, on_error=lambda _: claims.set())
+                service.loop("dispatch", intake.from_broker, back=back, on_error=lambda _: claims.set())
                 await _first(stop.wait, self._drain_requested.wait, keeper.lost.wait, self._hurry.wait)
                 intake.stop()
                 with anyio.move_on_after(_LAST_WORDS):
@@ -177,6 +178,7 @@ class Incarnation:
                 runners.dismiss()
             await intake.settle_rest()
         finally:
+            unwatch()
             self._broker.unlisten(cancels)
         return stop.is_set() or self._drain_requested.is_set() or self._hurry.is_set()
 

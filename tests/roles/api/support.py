@@ -179,7 +179,7 @@ async def running_api(
         async with Service("api", health=health) as service:
             service.start("intake", context.intake.run)
             service.start("messages", broker.run, health)
-            service.loop("offers", context.offers.step, wake=context.offers.wake)
+            context.offers.start(service)
             service.loop("denials", context.denials.step, wake=context.denials.wake)
             service.start("events", follow_changes, context)
             service.loop("admission", context.admission.step, wake=context.admission.wake)

@@ -15,7 +15,7 @@ from scheduler.store.dispatch import Dispatch
 
 
 class Leading(msgspec.Struct, frozen=True):
-    """One term at work. `promote` makes the promoter look now."""
+    """One term at work. `promote` makes the promoter look now, `reconcile` the reconciler."""
 
     epoch: int
     settings: ControlSettings
@@ -25,3 +25,4 @@ class Leading(msgspec.Struct, frozen=True):
     clock: Clock
     health: Health
     promote: Callable[[], None]
+    reconcile: Callable[[], None]

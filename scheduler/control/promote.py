@@ -35,6 +35,7 @@ class Promoter:
         self._dispatch = leading.dispatch
         self._gatekeeper = Gatekeeper(leading, leading.dispatch.gates)
         self._clock = leading.clock
+        self._reconcile = leading.reconcile
         self._pace = Pace(leading.settings.poll)
         self._sweep = Sweep()
 
@@ -71,13 +72,16 @@ class Promoter:
         try:
             with anyio.fail_after(_PATIENCE):
                 stats: Mapping[str, LaneStats] = await self._broker.stats(lanes)
+                closed = {lane for lane in lanes if not stats[lane].open}
+                if closed and not await self._broker.is_marked():
+                    self._reconcile()  # it was wiped, flags and all
         except (BrokerUnavailable, TimeoutError):
             queued = await self._dispatch.queued_by_lane(lanes, self._settings.window)
             return {
                 (lane, p): self._settings.window - queued.get((lane, p), 0) for lane in lanes for p in PRIORITIES
             }, set()
         rooms = {(lane, p): self._settings.window - stats[lane].ready[p] for lane in lanes for p in PRIORITIES}
-        return rooms, {lane for lane in lanes if not stats[lane].open}
+        return rooms, closed
 
     async def _offer(self, promoted: Sequence[Queued]) -> None:
         if promoted:

@@ -41,6 +41,8 @@ class Reconciler:
         self._schedules = schedules
         self._places: list[tuple[str, int]] = []  # lanes and priorities still to look at in this sweep
         self._after_queued: tuple[datetime, UUID] | None = None
+        self._stale_after = leading.settings.stale_after  # in this sweep
+        self._missed = False  # Redis was away: it does not know what has been queued meanwhile, however young
         self._after_fire: tuple[UUID, datetime] | None = None
         self._after_upstream: UUID | None = None
         self._after_blocked: UUID | None = None
@@ -48,7 +50,6 @@ class Reconciler:
 
     async def step(self) -> float:
         """Mend one page of everything. Raises TermLost, StoreUnavailable; Redis being away only skips its part."""
-        began = self._clock.monotonic()
         try:
             await self._rebuild_lanes()
             began = self._clock.monotonic()  # that was no look
@@ -56,6 +57,8 @@ class Reconciler:
             await self._reclaim_idle()
         except BrokerUnavailable:
             self._places.clear()  # begin anew when it is back
+            self._missed = True
+            began = self._clock.monotonic()  # nor was waiting for Redis in vain
         await self._withdraw_paused()
         await self._give_up_late()
         await self._mend_dependents()
@@ -92,11 +95,13 @@ class Reconciler:
             lanes = [lane.lane for lane in await self._dispatch.lanes() if not lane.paused]
             self._places = sorted(await self._dispatch.queued_by_lane(lanes, 1))
             self._after_queued = None
+            self._stale_after = 0.0 if self._missed else self._settings.stale_after
+            self._missed = False
         left = _STALE_PAGE
         while self._places and left > 0:
             lane, priority = self._places[-1]
             page = await self._reconcile.stale_queued(
-                lane, priority, after=self._after_queued, older_than=self._settings.stale_after, limit=left
+                lane, priority, after=self._after_queued, older_than=self._stale_after, limit=left
             )
             await self._push(page.runs)
             left -= len(page.runs)

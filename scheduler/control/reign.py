@@ -34,11 +34,17 @@ class Wakes(msgspec.Struct, frozen=True):
     promote: Wake = msgspec.field(default_factory=Wake)
     reap: Wake = msgspec.field(default_factory=Wake)
     unfold: Wake = msgspec.field(default_factory=Wake)
+    reconcile: Wake = msgspec.field(default_factory=Wake)
 
     def work(self) -> None:
         """Something was created, changed or became ready."""
         self.fire.set()
         self.ready()
+
+    def returned(self) -> None:
+        """Redis is back: nobody could wake us meanwhile, and it may have lost something."""
+        self.work()
+        self.reconcile.set()
 
     def ready(self) -> None:
         """Wake whoever takes runs that need wait no more."""
@@ -88,7 +94,7 @@ class Reign:
         yield "promote", Promoter(leading).step, self._wakes.promote
         yield "unfold", Unfolder(leading, Unfolding(self._database, leading.ids)).step, self._wakes.unfold
         yield "reap", Reaper(leading, reaping, self._observer).step, self._wakes.reap
-        yield "reconcile", Reconciler(leading, self._reconcile, self._schedules).step, Wake()
+        yield "reconcile", Reconciler(leading, self._reconcile, self._schedules).step, self._wakes.reconcile
         yield "retain", Keeper(leading, self._history).step, Wake()
         yield "seal", Sealer(leading, self._audit).step, Wake()
         yield "count", self._gauges.backlog_step(self._reconcile), Wake()

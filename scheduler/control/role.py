@@ -61,7 +61,7 @@ async def run(
     dispatch = Dispatch(database)
 
     def leading(epoch: int) -> Leading:
-        return Leading(epoch, settings, broker, dispatch, ids, clock, health, wakes.ready)
+        return Leading(epoch, settings, broker, dispatch, ids, clock, health, wakes.ready, wakes.reconcile.set)
 
     reign = Reign(database=database, observer=observer, wakes=wakes, gauges=gauges, leading=leading)
 
@@ -84,6 +84,7 @@ async def run(
             broker.listen(CHANNEL, lambda _: election.wake.set(), election.wake.set),
             broker.listen("wake:control", lambda _: wakes.work(), wakes.work),
         ]
+        unwatch = broker.on_return(wakes.returned)
         try:
             async with Service("candidate", health=health) as candidate:
                 candidate.loop("observe", observer.step)
@@ -91,6 +92,7 @@ async def run(
                 await stop.wait()
                 await candidate.drain(settings.lock_ttl)
         finally:
+            unwatch()
             for listener in listeners:
                 broker.unlisten(listener)
             with anyio.CancelScope(shield=True), anyio.move_on_after(2 * settings.lock_ttl):

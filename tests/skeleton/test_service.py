@@ -144,7 +144,7 @@ async def test_a_loop_never_waits_for_longer_than_a_second_after_a_failure(
 ) -> None:
     pauses: list[float] = []
 
-    async def pause(seconds: float, _stop: object) -> None:
+    async def pause(seconds: float, *_: object) -> None:
         pauses.append(seconds)
         await anyio.lowlevel.checkpoint()
 

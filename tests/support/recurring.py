@@ -68,6 +68,7 @@ def leading(database: Database, broker: Broker, epoch: int, **settings: Any) -> 
         clock,
         Health(clock),
         lambda: None,
+        lambda: None,
     )
 
 

@@ -32,6 +32,8 @@ class Point(StrEnum):
 
     INTAKE_COMMITTED = "intake.committed"
     """api: new tasks are committed; nobody was answered, Redis knows nothing."""
+    INTAKE_FORCING = "intake.forcing"
+    """api: a new task is committed, and Redis may know it; whether it is on disk is not known, nobody was answered."""
     OFFERS_SENDING = "offers.sending"
     """api: what was committed is about to be told to Redis."""
 

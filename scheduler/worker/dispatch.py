@@ -72,7 +72,10 @@ class Lanes:
 
 
 class Intake:
-    """Claims runs for free slots and hands them to `start`. A step returns when to be called again."""
+    """Claims runs for free slots and hands them to `start`. A step returns when to be called again.
+
+    `expect` hears of claims that are about to be made.
+    """
 
     def __init__(  # noqa: PLR0913  # the collaborators of claiming, wired in one place
         self,
@@ -86,6 +89,7 @@ class Intake:
         slots: Slots,
         claims: ClaimCount,
         clock: Clock,
+        expect: Callable[[], None],
         start: Callable[[Claim], None],
     ) -> None:
         self._worker_id = worker_id
@@ -97,6 +101,7 @@ class Intake:
         self._slots = slots
         self._claims = claims
         self._clock = clock
+        self._expect = expect
         self._start = start
         self._settle: list[Delivery] = []
         self._reserved = 0  # slots that a claim under way may fill
@@ -125,6 +130,7 @@ class Intake:
         if not deliveries:
             return None if self.stopped else 0.0
         self._last_delivery = self._clock.monotonic()
+        self._expect()
         offers = [(delivery.run.run_id, delivery.run.seq) for delivery in deliveries]
         try:
             await self._claim(len(offers), lambda: self._executions.claim(offers))

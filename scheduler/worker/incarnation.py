@@ -143,6 +143,7 @@ class Incarnation:
             slots=self._slots,
             claims=self._claims,
             clock=self._clock,
+            expect=self._machine.processes.expect,
             start=runners.start,
         )
         keeper = LeaseKeeper(

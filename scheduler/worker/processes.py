@@ -130,6 +130,10 @@ class Processes:
         """Whether no process of any task is left."""
         return not self._starting and not self._live and not (self._orphans and self._orphans.alive)
 
+    def expect(self) -> None:
+        """Take note that commands are about to be started."""
+        self._spawners.expect()
+
     async def start(self, launch: Launch, fence: int, capture: Capture, cell: Cell | None = None) -> Process:
         """Start a command; `launch` takes it into `cell`. Raises SpawnError, or LeaseLost if it is ours no more."""
         # First this, then the spawner's look at the deadline: the guard does it the other way round.

@@ -97,6 +97,15 @@ class _Spawner:
         """Since when its oldest unanswered order waits (monotonic seconds); infinite if none does."""
         return next((awaited.since for awaited in self._awaited.values()), math.inf)
 
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for orders and ends."""
+        return not self._awaited and not self._unsent
+
+    def wake(self) -> None:
+        """Send no orders."""
+        self._send([], ())
+
     def give(self, order: Order, descriptors: Sequence[int], awaited: _Awaited) -> None:
         """Order a command; `flush` must follow."""
         self._awaited[order.id] = awaited
@@ -223,6 +232,11 @@ class Spawners:
             spawner.flush()
             self._loop.call_soon(self._flush)
         await answer
+
+    def expect(self) -> None:
+        """Wake a spawner that has nothing to do: orders will follow soon."""
+        if not self._flushing and self._spawners[0].idle:
+            self._spawners[0].wake()
 
     def look_after(self) -> None:
         """Have another spawner when all are stuck; to be called now and then."""

@@ -67,6 +67,14 @@ def _name(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
+def _sleeps(pid: int) -> bool:
+    """Whether every thread of it waits."""
+    return all(
+        task.joinpath("stat").read_text().rpartition(")")[2].split()[0] == "S"
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    )
+
+
 async def _start(runner: Runner, fence: int, started: list[Process]) -> None:
     launch = Launch(["/bin/true"], {"PATH": DEFAULT_PATH}, current_identity())
     started.append(await runner.processes.start(launch, fence, Capture(1000)))
@@ -85,6 +93,14 @@ async def test_one_spawner_is_enough_for_little_and_two_share_much(bench: Bench)
     for process in started:
         await process.gone
     assert [process.exit_code for process in started] == [0] * 20
+
+
+async def test_a_spawner_that_was_woken_for_nothing_waits_again(bench: Bench) -> None:
+    for _ in range(3):
+        bench.runner.processes.expect()
+    assert printed(await bench.runner.run("echo awake")) == b"awake\n"
+    bench.runner.processes.expect()
+    await until(lambda: _sleeps(bench.spawners[0]))
 
 
 async def test_when_the_spawner_is_stuck_another_one_takes_over_and_nothing_is_lost(bench: Bench) -> None:

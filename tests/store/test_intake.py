@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from uuid import UUID
 
 import anyio
@@ -11,9 +11,11 @@ import pytest
 
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput
 from scheduler.domain.task import TaskSpec, encode_spec
-from scheduler.store.database import Database
+from scheduler.failpoints import Point
+from scheduler.store.database import Database, StoreUnavailable
 from scheduler.store.intake import Created, Held, NewTask
 from scheduler.store.runs import Runs
+from tests.support.failpoints import failing, held
 from tests.support.locks import waiting_for_locks
 from tests.support.rows import IDS, after, bench, new_task, outcome, run_row
 from tests.support.waiting import until
@@ -44,6 +46,73 @@ async def test_single_creations_that_arrive_together_share_commits(database: Dat
             )
     assert await count(database, "runs") == 100
     assert transactions < 20
+
+
+@pytest.fixture
+async def durable(database_url: str) -> AsyncIterator[Database]:
+    """A pool whose commits wait for the disk."""
+    settings = {"synchronous_commit": "on"}
+    connected = await Database.connect(database_url, name="test", min_size=1, max_size=8, settings=settings)
+    try:
+        yield connected
+    finally:
+        await connected.close()
+
+
+async def lsn(database: Database, function: str) -> int:
+    """A place in PostgreSQL's log: where it is written, or how far it is on disk."""
+    async with database.session() as connection:
+        return await connection.fetchval(f"SELECT {function}() - '0/0'::pg_lsn")
+
+
+async def test_one_that_is_created_alone_is_offered_at_once_and_acknowledged_when_it_is_on_disk(
+    durable: Database,
+) -> None:
+    acknowledged = anyio.Event()
+
+    async def create() -> None:
+        await b.intake.create(new)
+        acknowledged.set()
+
+    new = new_task()
+    async with bench(durable) as b, anyio.create_task_group() as group:
+        with held(Point.INTAKE_FORCING) as gate:
+            group.start_soon(create)
+            await gate.reached.wait()
+            written = await lsn(durable, "pg_current_wal_insert_lsn")
+            assert (await run_row(durable, new.run_id))["state"] == "queued"
+            assert not acknowledged.is_set()
+            gate.go.set()
+            await acknowledged.wait()
+        assert await lsn(durable, "pg_current_wal_flush_lsn") >= written
+
+
+async def test_a_claim_brings_all_to_disk_that_was_committed_before(durable: Database) -> None:
+    new = new_task()
+    async with bench(durable) as b, anyio.create_task_group() as group:
+        with held(Point.INTAKE_FORCING) as gate:
+            group.start_soon(b.intake.create, new)
+            await gate.reached.wait()
+            written = await lsn(durable, "pg_current_wal_insert_lsn")
+            assert new.run_id is not None
+            assert await b.executions.claim([(new.run_id, 1)])
+            assert await lsn(durable, "pg_current_wal_flush_lsn") >= written
+
+
+async def test_one_that_cannot_be_brought_to_disk_is_not_acknowledged_and_not_created_again(
+    durable: Database,
+) -> None:
+    new = new_task()
+    async with bench(durable) as b:
+        with failing(Point.INTAKE_FORCING, StoreUnavailable("gone")), pytest.raises(StoreUnavailable):
+            await b.intake.create(new)
+    assert await count(durable, "runs") == 1
+
+
+async def test_within_a_transaction_the_commit_waits_for_the_disk(durable: Database) -> None:
+    async with bench(durable) as b, durable.pinned() as pinned:
+        await b.intake.within(pinned, lambda _: None).create(new_task())
+        assert await pinned.target.fetchval("SHOW synchronous_commit") == "on"
 
 
 async def test_a_batch_that_turns_out_invalid_halfway_leaves_nothing(database: Database) -> None:

@@ -1,8 +1,5 @@
--- name: insert_once
--- (nothing) → pending | queued: one-off tasks, each with its one run
-WITH clock AS MATERIALIZED (
-  SELECT dts_now() AS at
-), new AS (
+-- fragment: inserted_once
+new AS (
   SELECT *
   FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[], $9::jsonb[],
               $10::text[], $11::timestamptz[], $12::float8[], $13::float8[], $14::integer[], $15::integer[], $16::text[],
@@ -31,7 +28,26 @@ WITH clock AS MATERIALIZED (
   FROM new, clock
   WHERE request_id IS NOT NULL
 )
+
+-- name: insert_once
+-- (nothing) → pending | queued: one-off tasks, each with its one run
+WITH clock AS MATERIALIZED (
+  SELECT dts_now() AS at
+),
+-- include: inserted_once
 SELECT at FROM clock
+
+-- name: insert_once_ahead
+-- (nothing) → queued: the same, seen by everybody before the log of it is forced to disk; `force_log` must follow
+WITH clock AS MATERIALIZED (
+  SELECT dts_now() AS at, set_config('synchronous_commit', 'off', true)
+),
+-- include: inserted_once
+SELECT at FROM clock
+
+-- name: force_log
+-- writes the log of all that was committed before to disk, and to standbys that commits wait for
+SELECT pg_logical_emit_message(true, 'dts', '')
 
 -- name: insert_recurring
 -- (nothing) → scheduled: recurring definitions; a name that is taken in its namespace is left out of the answer

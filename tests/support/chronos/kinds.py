@@ -26,7 +26,7 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 _TRAPS: dict[str, tuple[Point, ...]] = {
-    "api": (Point.INTAKE_COMMITTED, Point.OFFERS_SENDING),
+    "api": (Point.INTAKE_COMMITTED, Point.INTAKE_FORCING, Point.OFFERS_SENDING),
     "scheduler": (
         Point.TERM_TAKEN,
         Point.TERM_RENEWING,

@@ -26,7 +26,7 @@ _numbers = itertools.count(1)
 WITH_FIRES = {Point.FIRE_DECIDED, Point.FIRE_WRITTEN, Point.TERM_HELD}
 WITH_A_DEAD_WORKER = {Point.REAP_FLIPPED, Point.REAP_COMMITTED}
 WITH_A_RESTARTED_WORKER = {Point.WORKER_ENDED, Point.TREE_EMPTY, Point.BURYING}
-API = {Point.INTAKE_COMMITTED, Point.OFFERS_SENDING}
+API = {Point.INTAKE_COMMITTED, Point.INTAKE_FORCING, Point.OFFERS_SENDING}
 SCHEDULER = (
     WITH_FIRES | WITH_A_DEAD_WORKER | {Point.TERM_TAKEN, Point.TERM_RENEWING, Point.PROMOTED, Point.LANE_CLEARED}
 )
@@ -35,6 +35,7 @@ EVERY_DAY = {
     (Point.CLAIM_COMMITTED, "crash"),
     (Point.FINISH_COMMITTED, "error"),
     (Point.INTAKE_COMMITTED, "crash"),
+    (Point.INTAKE_FORCING, "crash"),
     (Point.SPAWNED, "crash"),
 }
 
@@ -93,6 +94,9 @@ def provoke(system: Cluster, point: Point) -> None:
         Kill(worker, "worker").inject()
     elif point == Point.TERM_TAKEN:
         Kill(system.leader()).inject()
+    elif point == Point.INTAKE_FORCING:
+        with contextlib.suppress(httpx2.HTTPError, AssertionError):
+            system.submit()
     elif point == Point.LANE_CLEARED:
         Redis(system, "restart").inject()
 

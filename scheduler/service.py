@@ -73,8 +73,8 @@ STEADY = Backoff()
 BRISK = Backoff(cap=1.0)
 """For loops: what was away for however long is used again within a second of its return."""
 
-EAGER = Backoff(base=0.02, cap=2.0, growth=1.4)
-"""For starting up, when what is missing is expected within moments."""
+EAGER = Backoff(base=0.02, cap=1.0, growth=1.4)
+"""For starting up, when what is missing is expected within moments; else as `BRISK`."""
 
 
 class Wake:

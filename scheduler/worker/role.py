@@ -62,11 +62,13 @@ async def run(
         with watch_guard(guard, machine):
             if replaces is not None:
                 await _bury(Reaping(database, ids), broker, UUID(hex=replaces), health)
+            before: UUID | None = None
             while not stop.is_set():
                 worker = _new_worker(ids.one(), settings, machine)
-                sent = clock.boottime()
-                if not await _register(registration, worker, machine, health, stop):
+                sent = await _register(registration, worker, before, machine, clock, health, stop)
+                if sent is None:
                     return
+                before = worker.id
                 _log.info("registered", worker_id=str(worker.id), slots=worker.slots, queues=list(worker.queues))
                 incarnation = Incarnation(
                     worker.id,
@@ -104,9 +106,19 @@ def _new_worker(worker_id: UUID, settings: WorkerSettings, machine: Machine) -> 
 
 
 async def _register(
-    registration: Registration, worker: NewWorker, machine: Machine, health: Health, stop: anyio.Event
-) -> bool:
-    """Register once the database is there; False if told to stop before."""
+    registration: Registration,
+    worker: NewWorker,
+    before: UUID | None,
+    machine: Machine,
+    clock: Clock,
+    health: Health,
+    stop: anyio.Event,
+) -> float | None:
+    """Register once the database is there; return the `boottime` from which the lease counts, None if told to stop.
+
+    The incarnation `before` is over: it may have left without saying so, which would be taken for its death.
+    """
+    sent = 0.0
     done = False
     async with anyio.create_task_group() as group:
 
@@ -117,13 +129,17 @@ async def _register(
         group.start_soon(give_up, name="give up registering")
 
         async def register() -> None:
+            nonlocal sent
             machine.launcher.signing_key = await registration.run_token_key()
+            if before is not None:
+                await registration.leave(before, "lease_lost")
+            sent = clock.boottime()
             await registration.register(worker)
 
         await until_available("worker.register", register, health=health, retry_on=StoreUnavailable)
         done = True
         group.cancel_scope.cancel()
-    return done
+    return sent if done else None
 
 
 async def _bury(reaping: Reaping, broker: Broker, worker_id: UUID, health: Health) -> None:

@@ -64,3 +64,18 @@ async def test_a_worker_that_loses_its_lease_kills_its_commands_and_comes_back_a
         await until(lambda: works.query("SELECT 1 FROM workers WHERE state = 'left' AND end_reason = 'lease_lost'"))
         await until(lambda: works.query("SELECT 1 FROM workers WHERE state = 'live'"))
         assert (await works.ended_row(await works.submit("true")))["state"] == "completed"
+
+
+async def test_a_worker_that_could_not_say_that_it_left_says_so_when_it_comes_back_as_another(
+    postgres_server: ServerHandle, redis_url: str
+) -> None:
+    async with worker_on(postgres_server, redis_url, lease=3.0) as works:
+        await until(lambda: works.query("SELECT 1 FROM workers WHERE state = 'live'"))
+        await works.query("CHECKPOINT")  # these servers do not wait for their disks
+        await anyio.to_thread.run_sync(postgres_server.kill)
+        await until(lambda: not works.health.snapshot()["worker.register"].ok, 10.0, "the lease to be lost")
+        await until(lambda: works.health.snapshot()["worker.register"].failures > 1)
+        await anyio.to_thread.run_sync(postgres_server.start)
+        assert (await works.ended_row(await works.submit("true")))["state"] == "completed"
+        rows = await works.query("SELECT state, end_reason FROM workers ORDER BY registered_at")
+        assert [tuple(row) for row in rows] == [("left", "lease_lost"), ("live", None)]

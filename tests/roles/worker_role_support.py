@@ -27,7 +27,8 @@ from tests.support.rows import IDS, run_row
 class Works:
     """A running worker: `stop` makes it drain, `ended` says that it has."""
 
-    def __init__(self, database: Database, broker: Broker, intake: Intake) -> None:
+    def __init__(self, database: Database, broker: Broker, intake: Intake, health: Health) -> None:
+        self.health = health
         self.database = database
         self.broker = broker
         self.intake = intake
@@ -79,7 +80,7 @@ async def worker(database: Database, broker: Broker, **settings: Any) -> AsyncIt
     clock = SystemClock()
     health = Health(clock)
     intake = Intake(database)
-    works = Works(database, broker, intake)
+    works = Works(database, broker, intake, health)
 
     async def role() -> None:
         values = {"concurrency": 4, "drain_timeout": 5.0} | settings

@@ -97,9 +97,9 @@ class Keeper:
         except BaseException:
             capture.put_back(pieces)
             raise
-        if capture.oldest_kept > attempt.trimmed:
-            await self._outputs.trim(claim.run_id, claim.attempt, capture.oldest_kept)
-            attempt.trimmed = capture.oldest_kept
+        if (oldest := capture.oldest_kept) > attempt.trimmed:  # it may print more meanwhile
+            await self._outputs.trim(claim.run_id, claim.attempt, oldest)
+            attempt.trimmed = oldest
         return True
 
     def _checkpoint_changed(self, attempt: Attempt) -> bool:

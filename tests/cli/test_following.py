@@ -20,6 +20,14 @@ from tests.support.waiting import until_sync
 BUSY = "echo $$ started; sleep 30"
 
 
+@pytest.fixture(autouse=True)
+def _in_the_foreground() -> Iterator[None]:
+    """Have Ctrl-C mean something to what is started: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @contextmanager
 def waiting(server: str, remote: Dts, name: str, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run `dts submit --wait` on a terminal; yield it, with the terminal's other end, once the run executes."""

@@ -37,7 +37,7 @@ async def works_with(database: Database, redis_url: str) -> AsyncIterator[Works]
         intake = Intake(database)
         async with Service("test", health=health) as service:
             service.start("intake", intake.run)
-            yield Works(database, broker, intake)
+            yield Works(database, broker, intake, health)
 
 
 @pytest.fixture

@@ -79,7 +79,10 @@ class Election:
         self.wake = Wake()
         self._holder = holder
         self._ttl = ttl
-        self._poll = ttl / 5
+        # A successor comes late by up to a pause between its looks; and by one between renewals where the last one
+        # arrived although its answer was lost.
+        self._look_every = ttl / 10
+        self._renew_every = ttl / 5
         self._terms = terms
         self._broker = broker
         self._ids = ids
@@ -128,7 +131,7 @@ class Election:
         left = self._watch.observe(reading, sent=sent, received=received)
         if left > 0:
             self._free_since = None
-            return min(left, self._poll)
+            return min(left, self._look_every)
         if self._free_since is None:
             self._free_since = received
         if not await self._is_our_turn(received - self._free_since):
@@ -154,7 +157,7 @@ class Election:
         _log.info("leading", epoch=epoch)
         self._health.report("scheduler.term", True, f"leading: epoch {epoch}")
         self._lead(self._term)
-        return self._ttl / 3
+        return self._renew_every
 
     async def _renew(self, term: Term) -> float:
         sent = self._clock.monotonic()
@@ -174,7 +177,7 @@ class Election:
         term.lease.confirmed(sent=sent)
         self._health.report("scheduler.term", True, f"leading: epoch {term.epoch}")
         await self._tell(self._keep_lock())
-        return self._ttl / 3
+        return self._renew_every
 
     async def _step_down(self, term: Term) -> None:
         _log.warning("stepped down", epoch=term.epoch)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import asyncpg
 import httpx2
+import redis
 from anyio.from_thread import BlockingPortal
 
 from scheduler.embedded.addresses import postgres_url, valkey_url
@@ -99,6 +100,16 @@ class Cluster:
         if self.of("scheduler"):
             until_sync(self.leader, seconds, "somebody leads")
         until_sync(lambda: self.ready_workers() == len(self.of("worker")), seconds, "every worker is registered")
+
+    def until_schedulers_listen(self, seconds: float = 30.0) -> None:
+        """Wait until every scheduler would hear that the term is free; one that was just started may not yet."""
+
+        def listening() -> bool:
+            with redis.Redis.from_url(self.valkey.url) as client:
+                channels = client.pubsub_numsub(*client.pubsub_channels("*wake:election"))
+            return sum(count for _, count in channels) >= len(self.of("scheduler"))
+
+        until_sync(listening, seconds, "every scheduler listens")
 
     def ready_workers(self) -> int:
         """Count the workers that exist and are registered; one that was killed stays registered for a while."""

@@ -27,6 +27,7 @@ def test_a_killed_leader_is_succeeded_within_its_term_and_a_second(
 
 
 def test_a_leader_that_stops_on_purpose_hands_over_within_300_ms(system: Cluster, figure: Figure) -> None:
+    system.until_schedulers_listen()
     runs = system.submit_many(spread(100, 0.3, 1.5))
     leader = system.leader()
     leader.stop()

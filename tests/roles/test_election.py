@@ -43,7 +43,7 @@ async def renewed(database: Database, renewal: int) -> bool:
 async def test_a_planned_stop_hands_over_long_before_the_standby_would_look_again(
     database_url: str, redis_url: str
 ) -> None:
-    slow = msgspec.structs.replace(QUICK, lock_ttl=60.0)  # a standby looks every twelve seconds, unless it is called
+    slow = msgspec.structs.replace(QUICK, lock_ttl=60.0)  # a standby looks every six seconds, unless it is called
     async with scheduler(database_url, redis_url, slow) as first, scheduler(database_url, redis_url, slow) as second:
         leader, standby = await settled(first, second)
         await until(lambda: standby.health.snapshot()["broker.subscriber"].ok)

@@ -14,6 +14,7 @@ import httpx2
 import redis
 from anyio.from_thread import BlockingPortal
 
+from scheduler.control.election import CHANNEL
 from scheduler.embedded.addresses import postgres_url, valkey_url
 from scheduler.store import migrate
 from scheduler.store.database import Database
@@ -106,7 +107,7 @@ class Cluster:
 
         def listening() -> bool:
             with redis.Redis.from_url(self.valkey.url) as client:
-                channels = client.pubsub_numsub(*client.pubsub_channels("*wake:election"))
+                channels = client.pubsub_numsub(*client.pubsub_channels(f"*{CHANNEL}"))
             return sum(count for _, count in channels) >= len(self.of("scheduler"))
 
         until_sync(listening, seconds, "every scheduler listens")

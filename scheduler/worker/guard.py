@@ -35,6 +35,9 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.1, 30.0
 _STEADY = 60.0
 """A worker that lived so long (seconds) is restarted without delay."""
 
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What asks the guard to end."""
+
 WORKER = (sys.executable, "-m", "scheduler.cli.worker")
 """The worker proper; the guard's own arguments are appended."""
 
@@ -65,7 +68,7 @@ class Guard:
     def run(self) -> int:
         """Keep a worker running until it ends by itself; return the exit code."""
         linux.become_subreaper()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _STOPS:
             signal.signal(number, self._pass_on)
         self._cgroups = cgroups.Subtree.make()
         try:
@@ -77,9 +80,15 @@ class Guard:
     def _keep_running(self) -> int:
         replaces: bytes | None = None
         delay = _FIRST_DELAY
+        code = 0
         while True:
             started = time.monotonic()
+            # Who asks us to end while a worker starts is heard when there is one to tell: never in between.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+            if self._stopping:
+                return code
             self._start(replaces)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
             code = self._watch()
             reach_now(Point.WORKER_ENDED)
             self._empty_tree()
@@ -89,8 +98,7 @@ class Guard:
                 return code
             delay = _FIRST_DELAY if time.monotonic() - started > _STEADY else min(delay * 2, _LONGEST_DELAY)
             print(f"dts-worker: the worker ended with {code}; a new one starts", file=sys.stderr, flush=True)  # noqa: T201
-            if not self._rest(delay):
-                return code
+            self._rest(delay)
 
     def _start(self, replaces: bytes | None) -> None:
         self._page.incarnation = None
@@ -198,12 +206,11 @@ class Guard:
             except ProcessLookupError:  # it has just ended
                 return
 
-    def _rest(self, seconds: float) -> bool:
-        """Wait before the next worker; False if told to stop meanwhile."""
+    def _rest(self, seconds: float) -> None:
+        """Wait before the next worker, unless told to stop meanwhile."""
         end = time.monotonic() + seconds
         while not self._stopping and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, 0.5))
-        return not self._stopping
 
 
 def _drain(fd: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -108,3 +109,22 @@ async def test_told_to_stop_the_worker_drains_and_both_end_with_zero(
         assert await anyio.to_thread.run_sync(guard.wait) == 0
         (row,) = await works.query("SELECT state FROM workers")
         assert row["state"] == "left"
+
+
+@pytest.mark.parametrize(
+    ("function", "code"),
+    [
+        pytest.param("scheduler.worker.cgroups Subtree.make", 0, id="before its worker starts"),
+        pytest.param("os posix_spawn", 128 + signal.SIGTERM, id="just before there is a worker"),
+        pytest.param("os pidfd_open", 128 + signal.SIGTERM, id="just after"),
+    ],
+)
+def test_told_to_stop_while_its_worker_starts_the_guard_ends(function: str, code: int) -> None:
+    words = [sys.executable, "-m", "tests.roles.run_guard_stopped", *function.split(), "/bin/sleep", "1000"]
+    with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT) as process:
+        try:
+            assert process.wait(30) == code
+        finally:
+            for pid in [*tree.descendants([process.pid], tree.all_processes()), process.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
+from scheduler.failpoints import Point
 from tests.support.cluster import Cluster, Member
-from tests.support.cluster.faults import Cut, Fault, Freeze, Kill, Part, Stop, in_force
+from tests.support.cluster.faults import Cut, Fault, Freeze, Kill, Part, Stop, Trap, in_force
 from tests.support.cluster.member import running
 from tests.support.waiting import until_sync
 from tests.system.faults.conftest import Timings
@@ -157,3 +158,13 @@ def test_runs_of_two_workers_that_die_one_after_the_other_end_all_the_same(
         rows = system.until_completed(runs, timings.lease + 30)
     assert all(row["failures"] == 0 for row in rows)
     assert not any(execution.shared for run in runs for execution in stamps.of(run))
+
+
+def test_a_worker_that_cannot_bury_the_one_before_it_can_be_stopped(system: Cluster, figure: Figure) -> None:
+    worker = system.of("worker")[0]
+    trap = Trap(worker, Point.BURYING, "stop")
+    with in_force(trap):
+        Kill(worker, "worker").inject()
+        until_sync(lambda: trap.sprung, 15, "it is about to bury the one before it")
+        Cut(worker, "postgres").inject()
+    figure("stopped after", worker.stop(30), 10.0)

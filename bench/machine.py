@@ -11,7 +11,11 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import psutil
+
+from bench.native import Programs
 
 _PACKAGES = (
     "anyio",
@@ -26,8 +30,24 @@ _PACKAGES = (
 )
 
 
-def describe(work: Path) -> dict[str, str]:
+_REACHES = (256, 4 * 1024, 128 * 1024)
+"""Kibibytes within a core's own cache, within a cache that cores (and tenants of a host) share, and beyond caches."""
+
+
+async def describe(work: Path, programs: Programs) -> dict[str, str]:
     """Return the machine and the versions, by name; `work` is where the systems keep their data."""
+    facts = await anyio.to_thread.run_sync(_facts, work)
+    program = await programs.build("memory")
+    if program is not None:
+        loads = [
+            f"{float((await anyio.run_process([str(program), str(reach)])).stdout):,.0f} ns from {reach:,} KiB"
+            for reach in _REACHES
+        ]
+        facts["a load from memory"] = ", ".join(loads)
+    return facts
+
+
+def _facts(work: Path) -> dict[str, str]:
     facts = {
         "machine": f"{_processor()}, {os.cpu_count()} CPUs, {psutil.virtual_memory().total / 2**30:.0f} GiB",
         "load before": ", ".join(f"{load:.2f}" for load in os.getloadavg()),

@@ -22,7 +22,7 @@ async def run(console: Console, questions: list[type[Question]], bench: Bench, o
 
     What is known so far is written to `out` after every question, so that stopping early loses only the current one.
     """
-    facts = await anyio.to_thread.run_sync(machine.describe, bench.work)
+    facts = await machine.describe(bench.work, bench.programs)
     started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     findings = Report(
         started_at=started, quick=bench.quick, runs=runs, machine=facts, settings=bench.settings, answers=[]

@@ -21,6 +21,7 @@ def test_a_quick_run_answers_every_question_and_keeps_its_margins(tmp_path: Path
     assert [answer.question for answer in report.answers] == list(QUESTIONS)
     assert all(answer.measurements for answer in report.answers)
     assert report.machine["python"]
+    assert "ns from" in report.machine["a load from memory"]
     assert report.settings["postgresql fsync"] == "on"
     assert (out / "bench.md").exists()
     for suffix in ("png", "svg"):

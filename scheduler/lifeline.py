@@ -1,4 +1,7 @@
-"""What a child of `dts up` does first: tie its life to its supervisor's. Standard library only, for small guards."""
+"""What our processes do first: tie their life to their supervisor's and to Ctrl-C.
+
+Standard library only, for small guards.
+"""
 
 from __future__ import annotations
 
@@ -33,3 +36,13 @@ def call_ourselves(name: str) -> None:
     """Show `name` in process lists (Linux; the first 15 characters)."""
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:  # noqa: PTH123 - no pathlib: it is small
         file.write(name)
+
+
+def end_when_interrupted() -> None:
+    """Let Ctrl-C end this process at once, until it takes signals over.
+
+    Python raises an exception instead, wherever it happens to be. In the callbacks of a fork or an import exceptions
+    are dropped, and with them the wish to stop: one in forty was lost while `dts up` started.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from scheduler import lifeline
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `dts`; exits with the command's code."""
@@ -19,6 +21,7 @@ def run(words: list[str]) -> int:
     from scheduler.cli import flags  # noqa: PLC0415 - each command imports what it needs
 
     if words and words[0] in flags.PROCESSES:
+        lifeline.end_when_interrupted()
         settings = flags.parse(words[0], words[1:])
         if settings is not None:
             if words[0] == "worker":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from scheduler import lifeline
 from scheduler.cli import exits, flags
 
 
 def main(argv: list[str]) -> int:
     """Run the worker until it is stopped; return its exit code."""
+    lifeline.end_when_interrupted()
     settings = flags.parse("worker", argv)
     if settings is None:
         from scheduler.cli.app import explain  # noqa: PLC0415 - help and mistakes only

@@ -24,7 +24,7 @@ import time
 
 from scheduler.domain.guarding import Demand, demand
 from scheduler.failpoints import Point, reach_now
-from scheduler.lifeline import call_ourselves, die_with_parent
+from scheduler.lifeline import call_ourselves, die_with_parent, end_when_interrupted
 from scheduler.worker import cgroups, linux, tree
 from scheduler.worker.page import VARIABLE, LeasePage
 
@@ -44,6 +44,7 @@ WORKER = (sys.executable, "-m", "scheduler.cli.worker")
 
 def main() -> int:
     """Entry point of `dts-worker`; return its exit code."""
+    end_when_interrupted()
     die_with_parent()
     call_ourselves("dts-guard")
     if not linux.SUPPORTED:  # development only: nobody watches over this worker

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,19 @@ import httpx2
 import psutil
 
 CHECKOUT = Path(__file__).parents[2]
+PROGRAM = ("-m", "scheduler")
 
 
 class Up:
     """A running `dts up`; `url` is valid once it is ready."""
 
-    def __init__(self, data: Path, *flags: str, port: int = 0) -> None:
+    def __init__(self, data: Path, *flags: str, port: int = 0, program: Sequence[str] = PROGRAM) -> None:
         self.data = data
         self.url = ""
         self.log: list[str] = []
         started = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "scheduler", "up", "--data-dir", str(data), "--port", str(port), *flags],
+            [sys.executable, *program, "up", "--data-dir", str(data), "--port", str(port), *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -80,9 +81,9 @@ class Up:
 
 
 @contextmanager
-def dts_up(data: Path, *flags: str, port: int = 0) -> Iterator[Up]:
-    """Run `dts up`; whatever is left of it in the end is killed."""
-    up = Up(data, *flags, port=port)
+def dts_up(data: Path, *flags: str, port: int = 0, program: Sequence[str] = PROGRAM) -> Iterator[Up]:
+    """Run `dts up`; whatever is left of it in the end is killed. `program` is what Python runs."""
+    up = Up(data, *flags, port=port, program=program)
     try:
         yield up
     finally:

@@ -106,6 +106,20 @@ def test_nothing_outlives_a_supervisor_that_is_killed_and_the_next_one_starts(ho
         assert up.task(done)["status"] == "completed"
 
 
+def test_an_interrupt_while_it_starts_ends_it(home: Path) -> None:
+    # In this callback Python drops the exception that it makes of an interrupt.
+    starting = (
+        "import os, signal, sys; from scheduler.cli import main;"
+        "os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT));"
+        "main(sys.argv[1:])"
+    )
+    with dts_up(home, program=("-c", starting)) as up:
+        assert up.wait() == -signal.SIGINT
+        until_sync(
+            lambda: not any(str(home) in word for process in psutil.process_iter() for word in words(process)), 30
+        )
+
+
 def test_running_commands_may_finish_before_it_stops(up: Up, home: Path) -> None:
     marks = home / "marks"
     marks.mkdir()
@@ -119,6 +133,13 @@ def test_running_commands_may_finish_before_it_stops(up: Up, home: Path) -> None
     (marks / "go").touch()
     assert up.wait() == 0
     assert (marks / "finished").exists()
+
+
+def words(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def alive(process: psutil.Process) -> bool:

@@ -91,7 +91,7 @@ class Orphans:
             self._unknown.clear()
 
     def signal(self, process: Process, number: int) -> None:
-        """Signal every process of the tree once."""
+        """Signal every process of the tree once, parents first: a shell whose command ends would start its next one."""
         for stat in self._members(process):
             tree.send(stat, number)
 
@@ -193,10 +193,10 @@ class Orphans:
         processes = self._snapshot()
         own = [pid for pid in process.orphans if self._orphans[pid].owners == {process}]
         main = [process.pid] if self._runs(process, processes) else []
-        pids = {*main, *own, *tree.descendants([*main, *own], processes)}
+        pids = dict.fromkeys([*main, *own, *tree.descendants([*main, *own], processes)])
         if main or process.pid not in processes:  # while it has members, no other process gets a group's number
-            pids.update(s.pid for s in processes.values() if process.pid in (s.session, s.group))
-        pids.discard(os.getpid())
+            pids.update(dict.fromkeys(s.pid for s in processes.values() if process.pid in (s.session, s.group)))
+        pids.pop(os.getpid(), None)
         found = [processes[pid] for pid in pids if pid in processes]
         for stat in found:
             self._seen[stat.pid, stat.started] = {process}

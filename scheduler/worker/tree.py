@@ -53,19 +53,18 @@ def all_processes() -> dict[int, Stat]:
     return {stat.pid: stat for stat in stats if stat is not None}
 
 
-def descendants(roots: Iterable[int], processes: Mapping[int, Stat]) -> set[int]:
-    """Return everything below `roots`, themselves not included."""
+def descendants(roots: Iterable[int], processes: Mapping[int, Stat]) -> list[int]:
+    """Return everything below `roots`, themselves not included; parents come before their children."""
     children: dict[int, list[int]] = {}
     for stat in processes.values():
         children.setdefault(stat.parent, []).append(stat.pid)
-    found: set[int] = set()
+    found: dict[int, None] = {}
     waiting = list(roots)
     while waiting:
-        for child in children.get(waiting.pop(), ()):
-            if child not in found:
-                found.add(child)
-                waiting.append(child)
-    return found
+        new = [child for child in children.get(waiting.pop(), ()) if child not in found]
+        found.update(dict.fromkeys(new))
+        waiting += new
+    return list(found)
 
 
 def environment_value(pid: int, name: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from scheduler.api.offers import Offers
-from scheduler.broker import BrokerUnavailable
+from scheduler.broker import BrokerUnavailable, Pushed
 from scheduler.broker.keys import stream_key
 from scheduler.domain.clock import SystemClock
+from scheduler.domain.run import Queued
 from scheduler.service import Backoff
 from scheduler.store.database import Database
 from tests.broker.support import connected, drain, queued, raw
@@ -76,12 +77,26 @@ async def test_an_api_keeps_a_bounded_part_of_what_it_cannot_offer(redis_server:
         assert await drain(broker) == [(run.run_id, 1) for run in runs[-1000:]]
 
 
-async def test_what_redis_refuses_is_not_said_again(database: Database, redis_url: str) -> None:
+async def test_what_redis_refuses_is_not_said_again(
+    database: Database, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with running_api(database, redis_url) as api:
         broker, offers = api.context.broker, api.context.offers
         await raw(broker, "SET", stream_key("default"), "not a stream")
+        refused = anyio.Event()
+        push = broker.push
+
+        async def noting(runs: Sequence[Queued]) -> Pushed:
+            try:
+                return await push(runs)
+            except BrokerUnavailable:
+                refused.set()
+                raise
+
+        monkeypatch.setattr(broker, "push", noting)
         offers.push(queued(1))
-        await until(lambda: not api.context.health.snapshot()["api.offers"].ok)
+        with anyio.fail_after(10):
+            await refused.wait()
         await broker.clear("default")
         later = queued(1)
         offers.push(later)

@@ -238,6 +238,44 @@ async def test_a_signal_reaches_the_whole_tree_even_if_it_is_stopped(run: Runner
     assert not alive(child)
 
 
+def test_descendants_come_in_the_order_of_their_descent() -> None:
+    def stat(pid: int, parent: int) -> tree.Stat:
+        return tree.Stat(pid, [b"S", b"%d" % parent, *[b"0"] * 18])
+
+    # In a set 8 comes before 7, and 64 first of all.
+    processes = {pid: stat(pid, parent) for pid, parent in [(64, 9), (8, 7), (9, 8), (7, 1), (5, 2)]}
+    assert tree.descendants([1], processes) == [7, 8, 9, 64]
+
+
+async def test_parents_are_signalled_before_their_children(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A shell whose command is ended before it hears of its own end starts the next one.
+    note = tmp_path / "pid"
+    nest = f'if [ $1 = 0 ]; then echo $$ > {note}; exec sleep 100; fi; sh -c "$0" "$0" $(($1 - 1)); echo next'
+    process = await run.start(["/bin/sh", "-c", nest, nest, "9"])
+    innermost = int(await first_line(note))
+    told: list[int] = []
+    send = tree.send
+
+    def noting(stat: tree.Stat, number: int) -> bool:
+        if number == signal.SIGTERM:
+            told.append(stat.pid)
+        return send(stat, number)
+
+    line = [process.pid]
+    processes = tree.all_processes()
+    while line[-1] != innermost:
+        (child,) = (stat.pid for stat in processes.values() if stat.parent == line[-1])
+        line.append(child)
+    monkeypatch.setattr(tree, "send", noting)
+    process.signal(signal.SIGTERM)
+    with anyio.fail_after(10):
+        await process.gone
+    assert len(line) == 10
+    assert told == line
+
+
 async def test_a_fork_bomb_of_escaping_processes_is_put_out(run: Runner, tmp_path: Path) -> None:
     note = tmp_path / "pid"
     script = f"""

@@ -10,7 +10,8 @@ cancelled.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -181,6 +182,22 @@ async def until_available(
         else:
             health.report(name, True)
             return result
+
+
+@asynccontextmanager
+async def cancelled_by(stop: anyio.Event, *, patience: float = 0.0) -> AsyncIterator[anyio.CancelScope]:
+    """Cancel what is in the block `patience` seconds after `stop` is set; the scope says whether that came to it."""
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+
+            async def watch() -> None:
+                await stop.wait()
+                await sleep(patience)
+                scope.cancel()
+
+            group.start_soon(watch, name="stop")
+            yield scope
+            group.cancel_scope.cancel()
 
 
 class Service:

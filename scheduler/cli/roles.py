@@ -6,8 +6,8 @@ The database may be away when a role starts, or not have its schema yet: the rol
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,7 +20,7 @@ from scheduler.cli import exits, garbage
 from scheduler.config import Config
 from scheduler.domain.clock import Clock, SystemClock
 from scheduler.health import Health
-from scheduler.service import Service, Unavailable, until_available
+from scheduler.service import Service, Unavailable, cancelled_by, until_available
 from scheduler.store import migrate
 from scheduler.store.database import Database, StoreUnavailable
 
@@ -120,12 +120,11 @@ async def _run(wiring: Wiring, name: str, config: Config, stop: anyio.Event) -> 
             return str(await database.fetchval("identity"))
 
         waiting = partial(until_available, health=health, retry_on=(StoreUnavailable, _SchemaMissing))
-        try:
-            async with _cancelled_by(stop):
-                database = await waiting("database", partial(connect, wiring.connections))
-                installation = await waiting("schema", identity)
-                extra = {key: await waiting("database", partial(connect, size)) for key, size in wiring.extra.items()}
-        except _Stopped:
+        async with cancelled_by(stop) as scope:
+            database = await waiting("database", partial(connect, wiring.connections))
+            installation = await waiting("schema", identity)
+            extra = {key: await waiting("database", partial(connect, size)) for key, size in wiring.extra.items()}
+        if scope.cancelled_caught:
             return
         broker = Broker.connect(config.redis.url, installation=installation, name=f"dts-{name}", clock=clock)
         stack.push_async_callback(_close, broker)
@@ -139,27 +138,6 @@ async def _run(wiring: Wiring, name: str, config: Config, stop: anyio.Event) -> 
 async def _close(connection: Database | Broker) -> None:
     with anyio.move_on_after(5, shield=True):
         await connection.close()
-
-
-class _Stopped(Exception):
-    pass
-
-
-@asynccontextmanager
-async def _cancelled_by(stop: anyio.Event) -> AsyncIterator[None]:
-    """Cancel what is in the block once `stop` is set, and raise _Stopped in its place."""
-    with anyio.CancelScope() as scope:
-        async with anyio.create_task_group() as group:
-
-            async def watch() -> None:
-                await stop.wait()
-                scope.cancel()
-
-            group.start_soon(watch, name="stop")
-            yield
-            group.cancel_scope.cancel()
-    if scope.cancelled_caught:
-        raise _Stopped
 
 
 def _jwt(config: Config) -> JwtSettings | None:

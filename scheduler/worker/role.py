@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from uuid import UUID
 
 import anyio
@@ -22,7 +22,7 @@ from scheduler.domain.clock import Clock
 from scheduler.domain.ids import IdSource
 from scheduler.failpoints import Point, reach
 from scheduler.health import Health
-from scheduler.service import sleep, until_available
+from scheduler.service import cancelled_by, until_available
 from scheduler.store.database import Database, StoreUnavailable
 from scheduler.store.reaping import Reaping
 from scheduler.store.registration import NewWorker, Registration
@@ -65,7 +65,8 @@ async def run(
         with watch_guard(guard, machine):
             if replaces is not None:
                 reaping, predecessor = Reaping(database, ids), UUID(hex=replaces)
-                await _until(stop, lambda: _bury(reaping, broker, predecessor, health), patience=_LAST_TRY)
+                async with cancelled_by(stop, patience=_LAST_TRY):
+                    await _bury(reaping, broker, predecessor, health)
             before: UUID | None = None
             while not stop.is_set():
                 worker = _new_worker(ids.one(), settings, machine)
@@ -122,20 +123,20 @@ async def _register(
 
     The incarnation `before` is over: it may have left without saying so, which would be taken for its death.
     """
-    sent = 0.0
+    registered: float | None = None
 
     async def register() -> None:
-        nonlocal sent
+        nonlocal registered
         machine.launcher.signing_key = await registration.run_token_key()
         if before is not None:
             await registration.leave(before, "lease_lost")
         sent = clock.boottime()
         await registration.register(worker)
+        registered = sent
 
-    async def insist() -> None:
+    async with cancelled_by(stop):
         await until_available("worker.register", register, health=health, retry_on=StoreUnavailable)
-
-    return sent if await _until(stop, insist) else None
+    return registered
 
 
 async def _bury(reaping: Reaping, broker: Broker, worker_id: UUID, health: Health) -> None:
@@ -151,20 +152,3 @@ async def _bury(reaping: Reaping, broker: Broker, worker_id: UUID, health: Healt
     await offer_dependents(broker, reaped.settled)
     if reaped.promotable:
         await wake_leader(broker)
-
-
-async def _until(stop: anyio.Event, work: Callable[[], Awaitable[None]], *, patience: float = 0.0) -> bool:
-    """Do `work`, but give it up `patience` seconds after `stop`; say whether it is done."""
-    done = False
-    async with anyio.create_task_group() as group:
-
-        async def give_up() -> None:
-            await stop.wait()
-            await sleep(patience)
-            group.cancel_scope.cancel()
-
-        group.start_soon(give_up, name="give up when stopped")
-        await work()
-        done = True
-        group.cancel_scope.cancel()
-    return done

@@ -1,9 +1,10 @@
 """Group commit: whatever waits when the previous flush returns goes into the next one.
 
 An idle system flushes a single item at once; a busy one batches by itself, because items gather while a flush is under
-way. Where a statement costs far more than a row of it, `spacing` keeps busy flushes apart: after a batch of `_FULL`
+way. Where a statement costs far more than a row of it, `spacing` keeps busy flushes apart: after a batch of `_BUSY`
 items or more the next starts `spacing` seconds after this one did, after a smaller batch sooner in proportion. Single
-items so wait for next to nothing, and under load the batches grow until they are worth their statement.
+items so wait for next to nothing. Once `_BUSY` items come in `spacing` seconds, batches grow until each holds all that
+come in that time; where fewer come, they shrink to what comes during a flush.
 
 One bad item cannot fail its neighbours: a batch that the database refuses is split in
 halves until the refusal stands alone. Deadlocks and serialisation failures are run again, since nothing was applied.
@@ -26,7 +27,7 @@ Result = TypeVar("Result")
 Flush = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
 
 _ATTEMPTS = 5
-_FULL = 32
+_BUSY = 8
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -76,7 +77,7 @@ class GroupCommit(Generic[Item, Result]):
                 if (early := not_before - anyio.current_time()) > 0:
                     await sleep(early)
                 batch = self._take()
-                not_before = anyio.current_time() + self._spacing * min(1.0, len(batch) / _FULL)
+                not_before = anyio.current_time() + self._spacing * min(1.0, len(batch) / _BUSY)
                 if batch:
                     with anyio.CancelScope(shield=True):
                         await self._settle(flush, batch)

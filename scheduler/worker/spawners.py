@@ -263,10 +263,8 @@ def order_for(launch: Launch, number: int) -> Order:
     identity = launch.identity
     program = launch.arguments[0]
     try:
-        words = [_bytes(word) for word in launch.arguments]
-        variables = [_bytes(f"{name}={value}") for name, value in environment.items()]
-        if b"\0" in b"".join(words) or b"\0" in b"".join(variables):
-            raise ValueError("embedded null byte")
+        words = _strings(launch.arguments)
+        variables = _strings([f"{name}={value}" for name, value in environment.items()])
         for name in environment:
             if not name or "=" in name:
                 raise ValueError(f"{name!r} is no name of a variable")
@@ -278,18 +276,21 @@ def order_for(launch: Launch, number: int) -> Order:
             identity.uid,
             identity.gid,
             identity.groups,
-            None if launch.directory is None else _bytes(launch.directory),
+            None if launch.directory is None else _strings([launch.directory])[0],
             launch.umask,
             launch.stdin,
-            [_bytes(word) for word in launch.prefix],
+            _strings(launch.prefix) if launch.prefix else (),
             len(launch.descriptors),
         )
     except ValueError as error:
         raise SpawnError("invalid_argument", f"the command or its environment: {error}") from error
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+def _strings(texts: Sequence[str]) -> list[bytes]:
+    strings = "\0".join(texts).encode("utf-8", "surrogateescape").split(b"\0")
+    if len(strings) != len(texts):
+        raise ValueError("embedded null byte")
+    return strings
 
 
 def _start(socket_fd: int, memory_fd: int, directory: str) -> int:

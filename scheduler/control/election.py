@@ -6,6 +6,7 @@ or with a lock that nobody frees, they simply race for the row, and one wins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
@@ -83,6 +84,7 @@ class Election:
         # arrived although its answer was lost.
         self._look_every = ttl / 10
         self._renew_every = ttl / 5
+        self._keep_lock_every = ttl / 3
         self._terms = terms
         self._broker = broker
         self._ids = ids
@@ -91,6 +93,7 @@ class Election:
         self._lead = lead
         self._watch = TermWatch(ttl, holder.id)
         self._free_since: float | None = None
+        self._lock_kept = -math.inf
         self._term: Term | None = None
 
     @property
@@ -176,7 +179,9 @@ class Election:
             return 0.0
         term.lease.confirmed(sent=sent)
         self._health.report("scheduler.term", True, f"leading: epoch {term.epoch}")
-        await self._tell(self._keep_lock())
+        if sent - self._lock_kept >= self._keep_lock_every:
+            self._lock_kept = sent
+            await self._tell(self._keep_lock())
         return self._renew_every
 
     async def _step_down(self, term: Term) -> None:

@@ -53,8 +53,9 @@ class Reconciler:
         try:
             await self._rebuild_lanes()
             began = self._clock.monotonic()  # that was no look
-            await self._push_stale()
-            await self._reclaim_idle()
+            lanes = await self._dispatch.lanes()
+            await self._push_stale([lane.lane for lane in lanes if not lane.paused])
+            await self._broker.reclaim_idle([lane.lane for lane in lanes], _IDLE_DELIVERY)
         except BrokerUnavailable:
             self._places.clear()  # begin anew when it is back
             self._missed = True
@@ -89,10 +90,9 @@ class Reconciler:
         self._promote()
         _log.info("rebuilt the lanes", lanes=len(lanes), runs=pushed, servers=servers)
 
-    async def _push_stale(self) -> None:
-        """Push a page of what has been queued for long; the broker takes what it does not know."""
+    async def _push_stale(self, lanes: Sequence[str]) -> None:
+        """Push a page of what has been queued in `lanes` for long; the broker takes what it does not know."""
         if not self._places:
-            lanes = [lane.lane for lane in await self._dispatch.lanes() if not lane.paused]
             self._places = sorted(await self._dispatch.queued_by_lane(lanes, 1))
             self._after_queued = None
             self._stale_after = 0.0 if self._missed else self._settings.stale_after
@@ -108,10 +108,6 @@ class Reconciler:
             self._after_queued = page.after
             if page.after is None:
                 self._places.pop()
-
-    async def _reclaim_idle(self) -> None:
-        lanes = [lane.lane for lane in await self._dispatch.lanes()]
-        await self._broker.reclaim_idle(lanes, _IDLE_DELIVERY)
 
     async def _withdraw_paused(self) -> None:
         if withdrawn := await self._reconcile.withdraw_paused(self._epoch, limit=_PAGE):

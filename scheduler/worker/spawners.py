@@ -99,8 +99,8 @@ class _Spawner:
 
     @property
     def idle(self) -> bool:
-        """Whether it has no order to carry out, and none of its commands runs."""
-        return not (self._awaited or self._running or self._unsent)
+        """Whether it waits for orders and ends."""
+        return not self._awaited and not self._unsent
 
     def wake(self) -> None:
         """Send no orders."""
@@ -226,23 +226,17 @@ class Spawners:
         if len(self._spawners) < _USUAL and spawner.burden >= (False, _MUCH):
             spawner = self._make()
             self._spawners.append(spawner)
-        idle = self._idle
         spawner.give(order, launch.descriptors, _Awaited(audience, answer, self._clock.monotonic()))
-        if not self._flushing:  # those of a batch go together, but the first need not wait for the others
+        if not self._flushing:  # the first of a batch goes at once, the others together
             self._flushing = True
-            if idle:
-                spawner.flush()
+            spawner.flush()
             self._loop.call_soon(self._flush)
         await answer
 
     def expect(self) -> None:
-        """Wake a spawner if nothing runs: an order will follow soon, and finds a processor that is awake."""
-        if self._idle:
+        """Wake a spawner that has nothing to do: orders will follow soon."""
+        if not self._flushing and self._spawners[0].idle:
             self._spawners[0].wake()
-
-    @property
-    def _idle(self) -> bool:
-        return all(spawner.idle for spawner in self._spawners)
 
     def look_after(self) -> None:
         """Have another spawner when all are stuck; to be called now and then."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import scheduler
 from scheduler.domain.run import TRANSITIONS
 from scheduler.store.statements import STATEMENTS, load, parse
 
@@ -58,3 +61,25 @@ def test_every_transition_of_a_run_that_a_statement_announces_is_one_of_the_mach
             for source in sources:
                 for end in ends:
                     assert end == source or end in TRANSITIONS[source], f"{name}: {source} → {end} is no transition"
+
+
+def test_every_statement_that_is_asked_for_exists_and_is_asked_for() -> None:
+    asked, named = set(), set()
+    for path in Path(scheduler.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant):
+                named.add(node.value)
+            if isinstance(node, ast.Call):
+                asked.update(_statements_asked_for(node))
+    assert sorted(asked - STATEMENTS.keys()) == []
+    assert sorted(STATEMENTS.keys() - named) == []
+
+
+def _statements_asked_for(call: ast.Call) -> Iterator[str]:
+    """Give the names that are passed to an executor; what has spaces is SQL for a plain connection."""
+    if not isinstance(call.func, ast.Attribute) or call.func.attr not in {"fetch", "fetchrow", "fetchval", "execute"}:
+        return
+    for argument in call.args[:1]:
+        for node in ast.walk(argument):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+", node.value):
+                yield node.value

@@ -84,7 +84,7 @@ class Election:
         # arrived although its answer was lost.
         self._look_every = ttl / 10
         self._renew_every = ttl / 5
-        self._keep_lock_every = ttl / 3
+        self._keep_lock_every = ttl / 3  # it holds for `ttl`, so every other renewal is soon enough
         self._terms = terms
         self._broker = broker
         self._ids = ids

@@ -287,6 +287,7 @@ def order_for(launch: Launch, number: int) -> Order:
 
 
 def _strings(texts: Sequence[str]) -> list[bytes]:
+    """Return texts, at least one, as the kernel is given them. Raises ValueError for a NUL, which would end them."""
     strings = "\0".join(texts).encode("utf-8", "surrogateescape").split(b"\0")
     if len(strings) != len(texts):
         raise ValueError("embedded null byte")

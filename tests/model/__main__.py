@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from tests.model.search import broken_by, first_failure, plan_of
+from tests.model.search import broken_by, first_failure_on_every_processor, plan_of
 
 
 def main() -> int:
@@ -23,7 +23,7 @@ def main() -> int:
         sys.stdout.write("\n".join([*trace, violation or "no promise is broken", ""]))
         return int(violation is not None)
     began = time.perf_counter()
-    failure = first_failure(range(given.seed, given.seed + given.count), bugs)
+    failure = first_failure_on_every_processor(range(given.seed, given.seed + given.count), bugs)
     seconds = time.perf_counter() - began
     if failure is not None:
         sys.stdout.write(f"{failure}\n")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from typing import Final
 
 import msgspec
@@ -17,6 +20,7 @@ _MACHINE_FAULTS: Final = (
     "worker stopped waiting", "requests lost", "answers lost", "answers lost",
     "guard killed", "guard stopped", "machine crashed", "machine frozen",
 )  # fmt: skip
+_PART: Final = 5_000  # histories that one processor searches before it takes more
 _SCHEDULER_FAULTS: Final = ("scheduler killed", "scheduler stopped", "scheduler stopped waiting", "scheduler cut")
 
 
@@ -96,6 +100,13 @@ def first_failure(seeds: Iterable[int], bugs: frozenset[str] = frozenset()) -> F
         if broken_by(plan, bugs) is not None:
             return explain(plan, bugs)
     return None
+
+
+def first_failure_on_every_processor(seeds: range, bugs: frozenset[str] = frozenset()) -> Failure | None:
+    """Do the same with processes, one for each processor; the first failure is that of the lowest seed here too."""
+    parts = [seeds[first : first + _PART] for first in range(0, len(seeds), _PART)]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processors:
+        return next(filter(None, processors.map(partial(first_failure, bugs=bugs), parts)), None)
 
 
 def explain(plan: Plan, bugs: frozenset[str] = frozenset()) -> Failure:

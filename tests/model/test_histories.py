@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import msgspec
 import pytest
 
 from tests.model.scenarios import SCENARIOS, Scenario
-from tests.model.search import broken_by, explain, first_failure
+from tests.model.search import broken_by, explain, first_failure, first_failure_on_every_processor
 
 HISTORIES = 100_000
-PART = 5_000
-"""Histories that one processor searches before it takes more."""
 ENOUGH = 1_500
 """Seeds of one scenario, of which the broken protocol must fail at least one."""
 
 
 def test_a_hundred_thousand_histories_keep_every_promise() -> None:
-    parts = [range(first, first + PART) for first in range(0, HISTORIES, PART)]
     began = time.perf_counter()
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processors:
-        failure = next(filter(None, processors.map(first_failure, parts)), None)
+    failure = first_failure_on_every_processor(range(HISTORIES))
     seconds = time.perf_counter() - began
     assert failure is None, f"\n{failure}\nAgain: python -m tests.model --trace --seed {failure.seed}"
     print(f"{HISTORIES / seconds:.0f} histories a second")  # noqa: T201  # shown with -s

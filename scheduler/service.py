@@ -250,10 +250,15 @@ class Service:
         on_error: Callable[[Exception], None] | None = None,
         backoff: Backoff = BRISK,
         back: Wake | None = None,
+        drains: bool = True,
     ) -> Wake:
-        """Start `run_loop` over `step`, to end with `drain`; return the wake that makes it run now."""
+        """Start `run_loop` over `step`, to end with `drain`; return the wake that makes it run now.
+
+        One that does not drain goes on until the service is left: what others need in order to end.
+        """
         wake = wake or Wake()
-        self._wakes += [wake] if back is None else [wake, back]
+        if drains:
+            self._wakes += [wake] if back is None else [wake, back]
 
         async def run() -> None:
             await run_loop(
@@ -261,13 +266,13 @@ class Service:
                 step,
                 wake=wake,
                 health=self._health,
-                stop=self.stopping,
+                stop=self.stopping if drains else None,
                 on_error=on_error,
                 backoff=backoff,
                 back=back,
             )
 
-        self.start(name, run, drains=True)
+        self.start(name, run, drains=drains)
         return wake
 
     async def drain(self, seconds: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -14,6 +15,7 @@ from scheduler.health import Health
 from scheduler.store.database import Database
 from scheduler.worker.cgroups import sweep
 from scheduler.worker.hierarchies import own_hierarchies
+from tests.support.cluster.links import Link, relayed, unix_listener
 from tests.support.servers import DATABASES, ServerHandle, Servers, session_servers
 
 _redis_numbers = itertools.cycle(range(1, DATABASES))
@@ -66,6 +68,20 @@ async def database(database_url: str) -> AsyncIterator[Database]:
         yield connected
     finally:
         await connected.close()
+
+
+@pytest.fixture
+def link(servers: Servers, tmp_path: Path) -> Iterator[Link]:
+    """A way to PostgreSQL that can be cut: see `far_url`."""
+    with relayed("test", servers.portal, unix_listener(tmp_path / ".s.PGSQL.5432"), servers.postgres.socket) as made:
+        yield made
+
+
+@pytest.fixture
+def far_url(servers: Servers, database_url: str, link: Link, tmp_path: Path) -> str:
+    """The test's database, reached through the link."""
+    assert link.name
+    return database_url.replace(str(servers.postgres.socket.parent), str(tmp_path))
 
 
 @pytest.fixture

@@ -51,7 +51,8 @@ async def serve(  # noqa: PLR0913 - a composition root takes what it composes
     context = Context.over(database, broker, clock, health, settings, stopping=stop, metrics=metrics or Metrics())
     app = App(context)
     async with Service("api", health=health) as service:
-        service.loop("database", database.lookout.step, backoff=RETRIES)
+        # It goes on while the others drain: it is what ends their statements that nobody answers.
+        service.loop("database", database.lookout.step, backoff=RETRIES, drains=False)
         for number in range(settings.submit_connections):
             service.start(f"intake-{number}", context.intake.run)
         context.offers.start(service)

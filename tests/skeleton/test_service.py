@@ -179,6 +179,30 @@ async def test_draining_lets_a_step_finish_and_leaves_nothing_behind(health: Hea
     assert health.snapshot() == {}
 
 
+async def test_a_loop_that_does_not_drain_goes_on_while_the_others_end(health: Health) -> None:
+    rounds = 0
+    asked_for = anyio.Event()
+
+    async def helper() -> float | None:
+        nonlocal rounds
+        rounds += 1
+        if service.stopping.is_set():
+            asked_for.set()
+        return 0
+
+    async def needing() -> float | None:
+        await asked_for.wait()
+        return 0
+
+    async with Service("s", health=health) as service:
+        service.loop("helper", helper, drains=False)
+        service.loop("needing", needing)
+        await until(lambda: rounds)
+        assert await service.drain(10.0)
+        before = rounds
+        await until(lambda: rounds > before, what="it goes on after the others have ended")
+
+
 async def test_draining_gives_up_at_its_deadline_and_leaving_cancels_the_rest(health: Health) -> None:
     cancelled = anyio.Event()
 

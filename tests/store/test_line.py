@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import anyio
 import pytest
@@ -12,33 +11,18 @@ import pytest
 from scheduler.health import Health
 from scheduler.service import Service
 from scheduler.store.database import Database, StoreUnavailable
-from scheduler.store.line import RETRIES, Lookout
-from tests.support.cluster.links import Direction, Link, relayed, unix_listener
-from tests.support.servers import Servers
+from scheduler.store.line import RETRIES
+from tests.support.cluster.links import Direction, Link
+from tests.support.line import hurry_lookout
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def link(servers: Servers, tmp_path: Path) -> Iterator[Link]:
-    with relayed("test", servers.portal, unix_listener(tmp_path / ".s.PGSQL.5432"), servers.postgres.socket) as made:
-        yield made
-
-
-@pytest.fixture
-def far_url(servers: Servers, database_url: str, link: Link, tmp_path: Path) -> str:
-    """The test's database, reached through the link."""
-    assert link.name
-    return database_url.replace(str(servers.postgres.socket.parent), str(tmp_path))
-
-
 @asynccontextmanager
 async def looked_after(far_url: str, health: Health) -> AsyncIterator[Database]:
-    """A database whose lookout asks often; its session is replaced by one that loses patience soon."""
     database = await Database.connect(far_url, name="test", max_size=2)
-    line = database.lookout._line
-    database.lookout = Lookout(line, far_url, name="lookout", interval=0.05, patience=0.2)
+    hurry_lookout(database, far_url)
     async with Service("test", health=health) as service:
         service.loop("database", database.lookout.step, backoff=RETRIES)
         yield database

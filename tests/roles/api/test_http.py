@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import httpx2
@@ -17,6 +18,10 @@ from scheduler.domain.clock import SystemClock
 from scheduler.health import Health
 from scheduler.store.database import Database
 from tests.roles.api.support import FakeWorker
+from tests.support.cluster.links import Link
+from tests.support.line import hurry_lookout
+from tests.support.locks import waiting_for_locks
+from tests.support.waiting import until
 
 
 class Running:
@@ -27,7 +32,9 @@ class Running:
 
 
 @asynccontextmanager
-async def serving(database: Database, redis_url: str, tls: TlsSettings | None = None) -> AsyncIterator[Running]:
+async def serving(
+    database: Database, redis_url: str, tls: TlsSettings | None = None, drain_timeout: float = 3.0
+) -> AsyncIterator[Running]:
     clock = SystemClock()
     health = Health(clock)
     stop = anyio.Event()
@@ -40,7 +47,7 @@ async def serving(database: Database, redis_url: str, tls: TlsSettings | None = 
             clock=clock,
             health=health,
             stop=stop,
-            settings=ApiSettings(development=True, port=0, drain_timeout=3.0, log_poll=0.05, tls=tls),
+            settings=ApiSettings(development=True, port=0, drain_timeout=drain_timeout, log_poll=0.05, tls=tls),
             task_status=task_status,
         )
 
@@ -80,6 +87,21 @@ async def test_a_stop_lets_requests_finish_and_ends_streams(
                 assert await anext(lines) == "retry: 1000"
                 api.stop.set()
                 assert [line async for line in lines if line] == []
+
+
+async def test_a_stop_waits_for_no_statement_that_is_never_answered(
+    database: Database, far_url: str, link: Link, redis_url: str
+) -> None:
+    far = await Database.connect(far_url, name="far", max_size=8)
+    hurry_lookout(far, far_url)
+    with anyio.fail_after(20):
+        async with database.transaction() as other:
+            await other.target.execute("LOCK TABLE namespaces IN ACCESS EXCLUSIVE MODE")
+            async with serving(far, redis_url, drain_timeout=60.0) as api:
+                await until(partial(waiting_for_locks, database), what="a loop of the api waits for the namespaces")
+                link.cut()
+                api.stop.set()
+        await far.close()
 
 
 async def test_many_at_once_share_commits(database: Database, redis_url: str) -> None:

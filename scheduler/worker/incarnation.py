@@ -187,12 +187,18 @@ class Incarnation:
         """Let commands finish for a while."""
         if attempts.fences:
             _log.info("draining", running=attempts.running, seconds=self._settings.drain_timeout)
+        with anyio.move_on_after(self._settings.drain_timeout):
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._announce, name="announce draining")
+                await _first(attempts.wait_until_none, keeper.lost.wait, self._hurry.wait)
+                group.cancel_scope.cancel()
+
+    async def _announce(self) -> None:
+        """Show others that no more is claimed. Who has nothing left to do leaves instead, and waits for neither."""
         try:
             await self._registration.drain(self._worker_id)
         except StoreUnavailable:
             _log.warning("draining unannounced: the database is away")
-        with anyio.move_on_after(self._settings.drain_timeout):
-            await _first(attempts.wait_until_none, keeper.lost.wait, self._hurry.wait)
 
     async def _finish(self, attempts: Attempts, group: anyio.abc.TaskGroup) -> None:
         """Stop what still runs, and wait until its outcomes are committed."""

@@ -168,3 +168,9 @@ def test_a_worker_that_cannot_bury_the_one_before_it_can_be_stopped(system: Clus
         until_sync(lambda: trap.sprung, 15, "it is about to bury the one before it")
         Cut(worker, "postgres").inject()
     figure("stopped after", worker.stop(30), 10.0)
+
+
+def test_an_idle_worker_that_cannot_reach_postgresql_can_be_stopped(system: Cluster, figure: Figure) -> None:
+    worker = system.of("worker")[0]
+    with in_force(Cut(worker, "postgres")):
+        figure("stopped after", worker.stop(30), 10.0)

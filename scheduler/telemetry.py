@@ -85,6 +85,8 @@ def configure(*, role: str, level: Level = "info", layout: Layout = "auto", stre
     root = logging.getLogger()
     root.handlers[:] = [_Forward()]
     root.setLevel(logging.WARNING)
+    # It tells of each connection that it cannot keep ready, with a traceback; that PostgreSQL is away is said by us.
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
 
 
 def set_level(level: Level) -> None:

@@ -31,7 +31,7 @@ async def looked_after(far_url: str, health: Health) -> AsyncIterator[Database]:
 
 @pytest.mark.parametrize("direction", ["both", "to server", "from server"])
 async def test_what_waits_on_a_line_that_was_cut_fails_soon_and_all_goes_on_once_it_is_mended(
-    far_url: str, link: Link, health: Health, direction: Direction
+    far_url: str, link: Link, health: Health, direction: Direction, caplog: pytest.LogCaptureFixture
 ) -> None:
     failed: list[str] = []
 
@@ -59,6 +59,7 @@ async def test_what_waits_on_a_line_that_was_cut_fails_soon_and_all_goes_on_once
         await until(lambda: health.snapshot()["test.database"].ok, what="it answers again")
         assert await database.fetchval("database_now")
         assert await kept.fetchval("database_now")
+    assert not caplog.records, "the driver adds tracebacks to what is said in one line"
 
 
 async def test_a_statement_that_takes_long_is_let_be_while_the_server_answers(far_url: str, health: Health) -> None:

@@ -1,8 +1,9 @@
 """How much may wait, in all and in each namespace: beyond `max_pending` nothing is taken, instead of drowning later.
 
-Counting a large backlog is dear, so it is counted only when it could have reached the bound: what was counted last plus
-all that was taken since (and, for what other processes take, once a minute), and after a dear count not again for a
-while. How fast a namespace may submit is bounded by each process for itself.
+Counting a large backlog is dear (half a second for each million), so it is counted only when it could have reached
+the bound: what was counted last plus all that was taken since (and, for what other processes take, once a minute), and
+after a dear count not again for a while. Of all that waits, not even then, if the indexes that it stands in are too
+small for so much. How fast a namespace may submit is bounded by each process for itself.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ _RECOUNT = 60.0  # seconds
 _BURST = 10.0  # seconds' worth of a namespace's rate
 
 Count = Callable[[int], Awaitable[int]]
+Ceiling = Callable[[], Awaitable[int]]
 
 
 class _Backlog:
-    """An upper estimate of what waits, in all or in one namespace."""
+    """An upper estimate of what waits, in all or in one namespace. `ceiling` is a cheap one, if there is one."""
 
-    def __init__(self, count: Count) -> None:
+    def __init__(self, count: Count, ceiling: Ceiling | None = None) -> None:
         self._count = count
+        self._ceiling = ceiling
         self._estimate = 0
         self._meanwhile = 0  # taken since the last count began
         self._wanted = False
@@ -44,7 +47,7 @@ class _Backlog:
         """Take runs into account; say whether it is time to count."""
         self._estimate += count
         self._meanwhile += count
-        if self._estimate * 10 > bound * 9:
+        if _near(self._estimate, bound):
             self._wanted = True
         return self._wanted
 
@@ -61,11 +64,17 @@ class _Backlog:
         self._wanted = False
         # What was taken shortly before may not be committed yet: rather count some twice than miss some.
         before, self._meanwhile = self._meanwhile, 0
-        counted = await self._count(bound + 1)
+        counted = bound if self._ceiling is None else await self._ceiling()
+        if _near(counted, bound):
+            counted = await self._count(bound + 1)
         self._estimate = counted + before + self._meanwhile
         took = clock.monotonic() - started
         self._not_before = started + took + rest_after(took, 0.0)
         self._due = started + took + rest_after(took, _RECOUNT)
+
+
+def _near(waiting: int, bound: int) -> bool:
+    return waiting * 10 > bound * 9
 
 
 class Admission:
@@ -85,7 +94,7 @@ class Admission:
         self._tenancy = tenancy
         self._clock = clock
         self._bound = settings.max_pending
-        self._all = _Backlog(queues.waiting)
+        self._all = _Backlog(queues.waiting, queues.waiting_at_most)
         self._own: dict[str, _Backlog] = {}
         self._buckets: dict[str, Bucket] = {}
         self._taken = metrics.counter("dts_runs_submitted_total", "Runs that were taken.", "namespace")

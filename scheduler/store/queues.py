@@ -59,6 +59,14 @@ class Queues:
         assert row is not None, "the leadership row is part of the schema"
         return Leader(**dict(row))
 
+    async def waiting_at_most(self) -> int:
+        """Return what no number of waiting runs could exceed: about twice as many as wait, or as once did.
+
+        Takes a millisecond, however many there are.
+        """
+        bound: int = await self._database.fetchval("waiting_at_most")
+        return bound
+
     async def waiting(self, at_most: int) -> int:
         """Return how many runs wait, counting no further than about `at_most`."""
         count: int = await self._database.fetchval("count_waiting", at_most)

@@ -76,6 +76,15 @@ FROM leadership
 -- reads how many workers are there
 SELECT count(*) FROM workers WHERE state = 'live'
 
+-- name: waiting_at_most
+-- reads how many runs could stand in the indexes of those that wait, as large as these are: never less than there are.
+-- The second number is what an entry takes at least: 4 bytes to find it on its page, 8 for its header, and its columns,
+-- aligned, with a lane of a single byte
+SELECT coalesce(sum(pg_relation_size(part.relid) / waiting.bytes), 0)::bigint
+FROM (VALUES ('runs_pending', 44), ('runs_gated', 44), ('runs_queued', 44), ('runs_blocked', 28)) AS waiting(index, bytes)
+CROSS JOIN LATERAL pg_partition_tree(to_regclass(waiting.index)) AS part
+WHERE part.isleaf
+
 -- name: count_waiting
 -- reads how many runs wait, counting no further than `$1`
 SELECT (SELECT count(*) FROM (SELECT FROM runs WHERE state = 'pending' AND unmet = 0 AND NOT held AND gate IS NULL LIMIT $1) AS a)

@@ -59,3 +59,31 @@ async def test_a_run_is_looked_up_by_its_id_in_its_own_week_alone(database: Data
     assert {scan["Relation Name"] for scan in scans} != {"runs_default"}
     assert len(scans) <= 2  # its week, and the default partition, which no bound excludes
     assert [node for node in nodes if node.get("Node Type") == "Append" and node.get("Subplans Removed", 0) >= 2]
+
+
+_LAST = "'ffffffff-ffff-ffff-ffff-ffffffffffff'"
+_OF_ANOTHER = {
+    "list_tasks_by_name": f"'default', {_LAST}, 11, 10000, NULL, 'another', NULL",
+    "resolve_names": "'default', ARRAY['another']",
+    "list_runs_ended": f"'default', {_LAST}, 11, 10000, NULL, 'failed'",
+    "list_tasks_ended": f"'default', {_LAST}, 11, 10000, NULL, 'failed', NULL, NULL",
+    "list_events_by_name": f"'default', {_LAST}, 11, 'another'",
+}
+"""Statement → arguments that ask for what there is none of."""
+
+
+@pytest.mark.parametrize("name", _OF_ANOTHER)
+async def test_what_is_rare_is_not_looked_for_among_all_that_there_is(database: Database, name: str) -> None:
+    async with database.session() as connection:
+        await connection.execute(f"PREPARE kept AS {STATEMENTS[name]}")
+        async with bench(database) as b:  # everything bears one name, and has ended in one way
+            await b.intake.create_batch([[new_task(straight=False) for _ in range(2_000)]])
+        await connection.execute("UPDATE runs SET state = 'cancelled', finished_at = now()")
+        await connection.execute(
+            "INSERT INTO events SELECT id, 'default', 'one', '{}', now(), 'test' FROM tasks WHERE namespace = 'default'"
+        )
+        await connection.execute("VACUUM ANALYZE")
+        plans = await connection.fetchval(f"EXPLAIN (FORMAT JSON, ANALYZE) EXECUTE kept({_OF_ANOTHER[name]})")
+    for node in _nodes(json.loads(plans)[0]["Plan"]):
+        assert node["Actual Rows"] <= 1, node
+        assert node.get("Rows Removed by Filter", 0) == 0, node

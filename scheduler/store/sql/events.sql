@@ -28,10 +28,11 @@ SELECT
 FROM events e WHERE e.namespace = $1 AND e.id < $2 ORDER BY e.id DESC LIMIT $3
 
 -- name: list_events_by_name
--- reads events of one name, newest first, from below `$2`
+-- reads events of one name (said twice: see list_tasks_by_name), newest first, from below `$2`
 SELECT
 -- include: event_columns
-FROM events e WHERE e.namespace = $1 AND e.name = $4 AND e.id < $2 ORDER BY e.id DESC LIMIT $3
+FROM events e
+WHERE e.namespace = $1 AND e.name = $4 AND e.name BETWEEN $4 AND $4 AND e.id < $2 ORDER BY e.id DESC LIMIT $3
 
 -- name: event_of_run
 -- reads the event that a run began with

@@ -53,10 +53,11 @@ WITH newest AS MATERIALIZED (
 -- include: run_page
 
 -- name: list_runs_ended
--- reads runs that ended in the state `$6`, newest first, from below `$2`
+-- reads runs that ended in the state `$6` (said twice: see list_tasks_by_name), newest first, from below `$2`
 WITH newest AS MATERIALIZED (
   SELECT r.id, r.queue, r.state FROM runs r
-  WHERE r.namespace = $1 AND r.state = $6 AND r.state IN ('completed', 'failed', 'cancelled', 'skipped', 'dead_letter') AND r.id < $2
+  WHERE r.namespace = $1 AND r.state = $6 AND r.state BETWEEN $6 AND $6
+    AND r.state IN ('completed', 'failed', 'cancelled', 'skipped', 'dead_letter') AND r.id < $2
   ORDER BY r.id DESC LIMIT $4
 ),
 -- include: choose_runs

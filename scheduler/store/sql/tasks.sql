@@ -57,11 +57,13 @@ WITH walked AS MATERIALIZED (
 -- include: task_page
 
 -- name: list_tasks_by_name
--- reads tasks of one name (`$7`: that bear this tag), newest first, from below `$2`
+-- reads tasks of one name (`$7`: that bear this tag), newest first, from below `$2`.
+-- The name is said twice, to be looked up: where most tasks bear one name, walking through all that there are in search of
+-- another one looks as cheap to a planner who does not know which is asked for
 WITH walked AS MATERIALIZED (
   SELECT id, queue, tags, row_number() OVER () AS position FROM (
     SELECT t.id, t.queue, t.tags FROM tasks t
-    WHERE t.namespace = $1 AND t.name = $6 AND t.deleted_at IS NULL AND t.id < $2
+    WHERE t.namespace = $1 AND t.name = $6 AND t.name BETWEEN $6 AND $6 AND t.deleted_at IS NULL AND t.id < $2
     ORDER BY t.id DESC LIMIT $4
   ) AS newest
 ), chosen AS MATERIALIZED (
@@ -120,10 +122,11 @@ walked AS MATERIALIZED (
 ),
 
 -- name: list_tasks_ended
--- reads tasks whose newest run ended in the state `$6`, in the order of these runs, from below the run `$2`
+-- reads tasks whose newest run ended in the state `$6` (said twice: see list_tasks_by_name), in the order of these runs,
+-- from below the run `$2`
 WITH candidates AS MATERIALIZED (
   SELECT r.id AS run_id, r.task_id, r.state FROM runs r
-  WHERE r.namespace = $1 AND r.state = $6
+  WHERE r.namespace = $1 AND r.state = $6 AND r.state BETWEEN $6 AND $6
     AND r.state IN ('completed', 'failed', 'cancelled', 'skipped', 'dead_letter') AND r.id < $2
   ORDER BY r.id DESC LIMIT $4
 ),
@@ -157,7 +160,7 @@ WITH candidates AS MATERIALIZED (
 
 -- name: resolve_names
 -- reads the live tasks of each name: at most two each, which is enough to know that a name is ambiguous.
--- Of one-off tasks so named, the newest 1,000 are looked at
+-- Of one-off tasks so named, the newest 1,000 are looked at; the name is said twice, see list_tasks_by_name
 SELECT wanted.name, found.id
 FROM unnest($2::text[]) AS wanted(name)
 CROSS JOIN LATERAL (
@@ -166,7 +169,8 @@ CROSS JOIN LATERAL (
     UNION ALL
     SELECT newest.id FROM (
       SELECT t.id, t.deleted_at FROM tasks_once t
-      WHERE t.namespace = $1 AND t.name = wanted.name ORDER BY t.id DESC LIMIT 1000
+      WHERE t.namespace = $1 AND t.name = wanted.name AND t.name BETWEEN wanted.name AND wanted.name
+      ORDER BY t.id DESC LIMIT 1000
     ) AS newest
     WHERE newest.deleted_at IS NULL
       AND EXISTS (SELECT FROM runs r WHERE r.task_id = newest.id AND r.state IN ('pending', 'queued', 'running'))

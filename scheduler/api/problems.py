@@ -144,11 +144,16 @@ def _meaning(error: Exception) -> _Meaning:
             | asyncpg.QueryCanceledError()
             | asyncpg.LockNotAvailableError()
         ):
-            detail = "the change collided with others and nothing was done; try again"
-            meaning = _Meaning(503, "overloaded", detail, headers=[(b"retry-after", b"1")])
+            meaning = _Meaning(503, "overloaded", _why_undone(error), headers=[(b"retry-after", b"1")])
         case asyncpg.CharacterNotInRepertoireError() | asyncpg.UntranslatableCharacterError():
             meaning = _Meaning(422, "invalid", "a text holds a character that cannot be stored")
     return meaning
+
+
+def _why_undone(error: Exception) -> str:
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return "this took the database too long and nothing was done; try again, or ask for less at once"
+    return "the change collided with others and nothing was done; try again"
 
 
 def _turned_away(error: Unauthenticated | Forbidden | TooMany | Overloaded) -> _Meaning:

@@ -130,6 +130,21 @@ async def test_while_the_database_is_away_a_submit_is_told_to_come_back(
         await database.close()
 
 
+async def test_what_takes_the_database_too_long_is_said_to(
+    database: Database, database_url: str, redis_url: str
+) -> None:
+    impatient = await Database.connect(database_url, name="impatient", statement_timeout=0.2)
+    try:
+        async with running_api(impatient, redis_url) as api, database.transaction() as other:
+            await other.target.execute("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE")
+            answer = await api.get("/api/runs")
+            assert (answer.status, answer.json["type"]) == (503, "urn:dts:problem:overloaded")
+            assert "too long" in answer.json["detail"]
+            assert int(answer.headers["retry-after"]) > 0
+    finally:
+        await impatient.close()
+
+
 async def test_while_redis_is_away_submits_are_accepted(database: Database, redis_server: ServerHandle) -> None:
     async with running_api(database, redis_server.url) as api:
         await api.context.broker.mark_open("default")

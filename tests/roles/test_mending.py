@@ -146,7 +146,7 @@ async def test_a_deposed_leader_promotes_nothing(database: Database, broker: Bro
 async def test_a_silent_worker_is_reaped_and_a_renewing_one_never(
     database: Database, database_url: str, redis_url: str
 ) -> None:
-    async with bench(database) as made, scheduler(database_url, redis_url) as leader:
+    async with bench(database, lease=QUICK_LEASE) as made, scheduler(database_url, redis_url) as leader:
         await until(lambda: leader.leads)
         renewing = await add_worker(database)
         claim = await made.claim(await made.intake.create(new_task()))
@@ -205,7 +205,7 @@ async def worker_state(database: Database, worker_id: UUID) -> str:
 async def test_a_new_leader_need_not_observe_from_the_beginning(
     database: Database, database_url: str, redis_url: str
 ) -> None:
-    async with bench(database) as made:
+    async with bench(database, lease=QUICK_LEASE) as made:
         claim = await made.claim(await made.intake.create(new_task()))
         async with scheduler(database_url, redis_url) as first:
             await until(lambda: first.leads)

@@ -98,9 +98,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(database: Database) -> AsyncIterator[Bench]:
-    """Run the group commits of a Bench for as long as the block lasts."""
-    made = Bench(database, await add_worker(database))
+async def bench(database: Database, *, lease: float = 60.0) -> AsyncIterator[Bench]:
+    """Run the group commits of a Bench for as long as the block lasts. Its worker's lease is not renewed."""
+    made = Bench(database, await add_worker(database, lease=lease))
     async with anyio.create_task_group() as group:
         group.start_soon(made.intake.run)
         group.start_soon(made.executions.run)

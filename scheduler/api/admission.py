@@ -64,8 +64,8 @@ class _Backlog:
         self._wanted = False
         # What was taken shortly before may not be committed yet: rather count some twice than miss some.
         before, self._meanwhile = self._meanwhile, 0
-        counted = bound if self._ceiling is None else await self._ceiling()
-        if _near(counted, bound):
+        counted = None if self._ceiling is None else await self._ceiling()
+        if counted is None or _near(counted, bound):
             counted = await self._count(bound + 1)
         self._estimate = counted + before + self._meanwhile
         took = clock.monotonic() - started

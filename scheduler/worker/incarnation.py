@@ -185,8 +185,9 @@ class Incarnation:
 
     async def _drain(self, attempts: Attempts, keeper: LeaseKeeper) -> None:
         """Let commands finish for a while."""
-        if attempts.fences:
-            _log.info("draining", running=attempts.running, seconds=self._settings.drain_timeout)
+        if not attempts.fences:
+            return
+        _log.info("draining", running=attempts.running, seconds=self._settings.drain_timeout)
         with anyio.move_on_after(self._settings.drain_timeout):
             async with anyio.create_task_group() as group:
                 group.start_soon(self._announce, name="announce draining")
@@ -194,7 +195,7 @@ class Incarnation:
                 group.cancel_scope.cancel()
 
     async def _announce(self) -> None:
-        """Show others that no more is claimed. Who has nothing left to do leaves instead, and waits for neither."""
+        """Show others that no more is claimed."""
         try:
             await self._registration.drain(self._worker_id)
         except StoreUnavailable:

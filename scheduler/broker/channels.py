@@ -53,6 +53,8 @@ class Subscriber:
         self._confirmed: set[bytes] = set()
         self._reading: anyio.CancelScope | None = None
         self._pinged = False
+        self._generation = 0  # of the link, when the connection was made
+        link.on_return(self._interrupt)
 
     def add(self, channel: str, on_message: OnMessage, on_gap: OnGap | None = None) -> Listener:
         """Register a listener; takes effect at once if the connection stands."""
@@ -82,6 +84,8 @@ class Subscriber:
     async def _step(self) -> float:
         """Connect and subscribe; then, in later steps, read for a while, or until the set of channels has changed."""
         try:
+            if self._generation != self._link.generation:
+                await self._disconnect()
             connected = self._connection is not None
             connection = self._connection or await self._connect()
             await self._synchronise(connection)
@@ -101,6 +105,7 @@ class Subscriber:
         return 0.0
 
     async def _connect(self) -> AbstractConnection:
+        self._generation = self._link.generation
         with anyio.fail_after(_CONNECT_DEADLINE):
             self._connection = await self._link.open()
         self._link.answered()

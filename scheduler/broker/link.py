@@ -15,7 +15,7 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import MasterDownError, ReadOnlyError, RedisError, ResponseError
 
 from scheduler.broker.circuit import Circuit
 from scheduler.broker.errors import BrokerUnavailable
@@ -32,6 +32,8 @@ _BLOCKING_SLACK: Final = (
     0.4  # beyond its patience, for a call that waits at the server: nobody notices a silence sooner
 )
 _MAX_IDLE: Final = 16
+_DEMOTED: Final = (ReadOnlyError, MasterDownError)
+"""What a server answers that has become a replica."""
 
 
 class Link:
@@ -48,6 +50,8 @@ class Link:
         self._options = options
         self._circuit = Circuit(clock)
         self._idle: list[AbstractConnection] = []
+        self.generation = 0
+        """Grows when the server is found to have become a replica: connections from before lead nowhere any more."""
         self._closed = False
         self._on_return: list[Callable[[], None]] = []
 
@@ -115,6 +119,10 @@ class Link:
         connection = await self._checkout()
         try:
             replies = await _talk(connection, commands)
+            for reply in replies:
+                if isinstance(reply, _DEMOTED):
+                    self.generation += 1
+                    raise BrokerUnavailable(f"Redis has become a replica: {reply}")
         except BaseException:
             await connection.disconnect(nowait=True)
             raise

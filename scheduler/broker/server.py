@@ -1,4 +1,4 @@
-"""What the server says of itself, and whether it may be used: a version with functions, memory without eviction."""
+"""What the server says of itself, and whether it may be used: a version with functions, no eviction, no replica."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from scheduler.broker.errors import BrokerUnavailable, BrokerUnfit
 
-QUESTIONS: tuple[tuple[str, ...], ...] = (("INFO", "server"), ("INFO", "memory"))
+QUESTIONS: tuple[tuple[str, ...], ...] = (("INFO", "server"), ("INFO", "memory"), ("INFO", "replication"))
 """Commands whose replies `ServerInfo.parse` takes."""
 
 _OLDEST_REDIS = (7, 0)
@@ -23,6 +23,7 @@ class ServerInfo(msgspec.Struct, frozen=True):
     version: tuple[int, ...]
     run_id: str
     eviction: str
+    role: str = "master"
 
     @classmethod
     def parse(cls, replies: Sequence[Any]) -> ServerInfo:
@@ -36,7 +37,8 @@ class ServerInfo(msgspec.Struct, frozen=True):
         product = "Valkey" if "valkey_version" in facts else "Redis"
         version = facts.get("valkey_version") or facts.get("redis_version", "0")
         numbers = tuple(int(part) if part.isdecimal() else 0 for part in version.split("."))
-        return cls(product, numbers, facts.get("run_id", ""), facts.get("maxmemory_policy", "unknown"))
+        eviction, role = facts.get("maxmemory_policy", "unknown"), facts.get("role", "master")
+        return cls(product, numbers, facts.get("run_id", ""), eviction, role)
 
     def check(self) -> None:
         """Raise BrokerUnfit, naming everything that has to change, if the server must not be used."""
@@ -46,6 +48,8 @@ class ServerInfo(msgspec.Struct, frozen=True):
             problems.append(f"{self.product} {_dotted(self.version)} is older than {_dotted(oldest)}")
         if self.eviction != "noeviction":
             problems.append(f"maxmemory-policy is {self.eviction}, but must be noeviction")
+        if self.role != "master":
+            problems.append("it is a replica, which takes no writes")
         if problems:
             raise BrokerUnfit("; ".join(problems))
 

@@ -124,7 +124,7 @@ def judge_redis(facts: RedisFacts) -> Iterator[Check]:
         "fit",
         not facts.unfit,
         facts.unfit or f"{facts.product} {facts.version}, noeviction",
-        "Redis 7.0 or Valkey 7.2, or newer, with: CONFIG SET maxmemory-policy noeviction",
+        "Redis 7.0 or Valkey 7.2, or newer, no replica, with: CONFIG SET maxmemory-policy noeviction",
     )
     yield judge_clock("redis", facts.apart, facts.doubt)
 

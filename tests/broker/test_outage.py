@@ -4,6 +4,7 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
@@ -13,8 +14,10 @@ import pytest
 from scheduler.broker import Broker, BrokerUnavailable
 from scheduler.broker.keys import stream_key
 from scheduler.broker.library import library
+from scheduler.health import Health
 from tests.broker.support import connected, drain, queued, raw, worker
-from tests.support.servers import ServerHandle
+from tests.support.cluster.links import relayed, unix_listener
+from tests.support.servers import ServerHandle, Servers
 from tests.support.waiting import until
 
 LANE = ["default"]
@@ -33,6 +36,14 @@ async def down(server: ServerHandle, broker: Broker, *, empty: bool = False) -> 
 async def answers(broker: Broker) -> bool:
     await broker.ping()
     return True
+
+
+async def refuses(broker: Broker, why: str) -> bool:
+    try:
+        await broker.ping()
+    except BrokerUnavailable as error:
+        return why in str(error)
+    return False
 
 
 async def test_missing_functions_and_groups_are_created_in_the_middle(broker: Broker) -> None:
@@ -237,3 +248,37 @@ async def test_an_error_of_one_command_is_no_outage(broker: Broker) -> None:
     await broker.clear("default")
     await broker.push(queued(1))
     assert len(await drain(broker)) == 1
+
+
+async def test_a_server_that_becomes_a_replica_is_left_for_the_one_that_leads(
+    servers: Servers, redis_server: ServerHandle, tmp_path: Path, health: Health
+) -> None:
+    """The name then leads to the new one, but the old one closes nothing: it says that it takes no writes."""
+    path, channel = tmp_path / "redis", f"test:{worker()}"
+    heard: list[bytes] = []
+    async with AsyncExitStack() as stack:
+        successor = servers.new_valkey(servers.next_name())
+        await anyio.to_thread.run_sync(successor.start)
+        stack.callback(successor.stop)
+        link = stack.enter_context(relayed("redis", servers.portal, unix_listener(path), redis_server.socket))
+        broker = await stack.enter_async_context(connected(f"unix://{path}"))
+        direct = await stack.enter_async_context(connected(successor.url))
+        group = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(group.cancel_scope.cancel)
+        group.start_soon(broker.run, health, name="subscriber")
+        await broker.listen(channel, heard.append).active.wait()
+        await broker.push(queued(1))
+        await raw(broker, "REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(BrokerUnavailable, match="replica"):
+            await broker.push(queued(1))
+        assert not broker.available
+        await until(lambda: refuses(broker, "it is a replica"))  # new connections lead to it, too
+        link.lead_to(successor.socket)
+        await until(lambda: answers(broker))
+        await broker.push(queued(1))
+
+        async def hears() -> bool:
+            await direct.publish(channel, b"here")
+            return bool(heard)
+
+        await until(hears)

@@ -40,6 +40,10 @@ class Link:
         for each in ("to server", "from server"):
             self._portal.call(self._set, each, True)
 
+    def lead_to(self, target: Path) -> None:
+        """Relay new connections to another server, as a name does that has been given to another address."""
+        self._target = target
+
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         for each in ("to server", "from server"):
             self._set(each, True)

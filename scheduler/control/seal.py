@@ -24,15 +24,17 @@ class Sealer:
 
     async def step(self) -> float:
         """Seal what is complete. Raises TermLost, StoreUnavailable."""
-        self._mark = self._mark or await self._audit.mark(self._epoch)
-        if self._mark is None:
+        # A mark is kept only where it is known that it is not reached: a seal whose answer is lost may have reached it.
+        mark, self._mark = self._mark or await self._audit.mark(self._epoch), None
+        if mark is None:
             return _EVERY
-        seal = await self._audit.seal(self._epoch, self._mark)
+        seal = await self._audit.seal(self._epoch, mark)
         if seal is None:
+            self._mark = mark
             return _SOON
         # The log goes elsewhere than the database: this line is what proves later that nothing was cut off.
         _log.info("audit log sealed", head=seal.head, rows=seal.rows)
-        if seal.last_seq < self._mark.seq:
+        if seal.last_seq < mark.seq:
+            self._mark = mark
             return 0.0
-        self._mark = None
         return _EVERY

@@ -93,6 +93,11 @@ class Metric(Generic[_Series]):
         series = self._series[values] = self._make()
         return series
 
+    def clear(self) -> None:
+        """Forget every series: what is not set again is not shown again."""
+        self._series.clear()
+        self._collector.values.clear()
+
     def flush(self) -> None:
         """Copy every series to the library's collector, which renders them."""
         for values, series in self._series.items():

@@ -13,6 +13,7 @@ from scheduler.api.credentials import Credentials, Tokens
 from scheduler.api.denials import Denials
 from scheduler.api.feed import Feed
 from scheduler.api.gate import Gate
+from scheduler.api.gauges import Gauges
 from scheduler.api.offers import Offers, announce
 from scheduler.api.settings import ApiSettings
 from scheduler.api.tenancy import Tenancy
@@ -76,6 +77,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     feed: Feed
     health: Health
     metrics: Metrics
+    gauges: Gauges
     stopping: anyio.Event
 
     @classmethod
@@ -118,6 +120,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             feed=Feed(changes, clock, poll=settings.event_poll, keepalive=settings.sse_keepalive),
             health=health,
             metrics=metrics,
+            gauges=Gauges(metrics),
             stopping=stopping,
             **_readers(database),
         )

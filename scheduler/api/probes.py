@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import anyio
@@ -20,9 +21,11 @@ from scheduler.store import migrate
 from scheduler.store.database import StoreUnavailable
 from scheduler.wire.fleet import Leader
 from scheduler.wire.health import DeepHealth, Dependency, Liveness, Part, Readiness
+from scheduler.wire.report import LeaderReport
 
 _T = TypeVar("_T")
 _PATIENCE = 2.0  # seconds for each question
+_REPORT_OUTDATED = 60.0  # seconds
 _ALIVE = msgspec.json.encode(Liveness(status="ok"))
 
 
@@ -58,13 +61,19 @@ async def deep(api: Context, request: Request) -> Reply:  # noqa: ARG001 - every
     _, redis = await _ask(api.broker.ping)
     leader, _ = await _ask(api.queues.leader)
     workers, _ = await _ask(api.queues.live_workers)
+    report, _ = await _ask(api.queues.leader_report)
     parts = {
         name: Part(ok=part.ok, detail=part.detail, since=part.since, failures=part.failures)
         for name, part in api.health.snapshot().items()
     }
+    leader_parts = _failing(report, api.clock.now()) if _leads(leader) else {}
     status = "unavailable" if current is None else "ok"
     if status == "ok" and not (
-        current and redis.ok and _leads(leader) and workers and all(p.ok for p in parts.values())
+        current
+        and redis.ok
+        and _leads(leader)
+        and workers
+        and all(p.ok for p in (*parts.values(), *leader_parts.values()))
     ):
         status = "degraded"
     body = DeepHealth(
@@ -75,14 +84,29 @@ async def deep(api: Context, request: Request) -> Reply:  # noqa: ARG001 - every
         leader=leader,
         workers=workers,
         parts=parts,
+        leader_parts=leader_parts,
     )
     return answer(body, 503 if status == "unavailable" else 200)
 
 
 async def metrics(api: Context, request: Request) -> Reply:  # noqa: ARG001 - every handler takes both
-    """Return the metrics of this process, in Prometheus' text format."""
+    """Return the metrics of this process, and the leader's report, in Prometheus' text format."""
+    leader, _ = await _ask(api.queues.leader)
+    report, _ = await _ask(api.queues.leader_report)
+    api.gauges.show(leader, None if report is None else report[0])
     body, headers = api.metrics.render()
     return Reply(body, 200, headers["Content-Type"].encode())
+
+
+def _failing(report: tuple[LeaderReport, float] | None, now: datetime) -> dict[str, Part]:
+    """Return the parts of the leader that fail: one of them, if it is so, that it does not tell of them any more."""
+    if report is None:  # its term has only begun, or it is of a release that tells nothing
+        return {}
+    told, age = report
+    if age < _REPORT_OUTDATED:
+        return told.failing
+    detail, since = f"nothing was reported for {age:.0f} s", now - timedelta(seconds=age)
+    return told.failing | {"leader.report": Part(ok=False, detail=detail, since=since, failures=1)}
 
 
 def _leads(leader: Leader | None) -> bool:

@@ -47,7 +47,7 @@ def draw(now: Snapshot, before: Snapshot | None) -> RenderableType:
     """Return what a terminal shows."""
     live = [worker for worker in now.workers if worker.state in ("live", "draining")]
     slots, busy = sum(worker.slots for worker in live), sum(worker.running for worker in live)
-    parts = [name for name, part in now.health.parts.items() if not part.ok]
+    parts = [name for name, part in (now.health.parts | now.health.leader_parts).items() if not part.ok]
     leader = now.health.leader
     led = "nobody leads" if leader is None or leader.holder is None else f"leader {leader.host}:{leader.pid}"
     epoch = "" if leader is None else f" (term {leader.epoch})"

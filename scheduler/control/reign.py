@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
 from scheduler.control.election import Term
 from scheduler.control.fire import Firer
-from scheduler.control.gauges import Gauges, Step
 from scheduler.control.leading import Leading
 from scheduler.control.observe import Observer
 from scheduler.control.promote import Promoter
 from scheduler.control.reap import Reaper
 from scheduler.control.reconcile import Reconciler
+from scheduler.control.report import Reporter
 from scheduler.control.retain import Keeper
 from scheduler.control.seal import Sealer
 from scheduler.control.unfold import Unfolder
@@ -24,7 +24,10 @@ from scheduler.store.history import History
 from scheduler.store.reaping import Reaping
 from scheduler.store.reconcile import Reconcile
 from scheduler.store.schedules import Schedules
+from scheduler.store.terms import Terms
 from scheduler.store.unfolding import Unfolding
+
+Step = Callable[[], Awaitable[float | None]]
 
 
 class Wakes(msgspec.Struct, frozen=True):
@@ -56,11 +59,10 @@ class Reign:
     """Builds the duties of a term and runs them until it is over."""
 
     def __init__(
-        self, *, database: Database, observer: Observer, wakes: Wakes, gauges: Gauges, leading: Callable[[int], Leading]
+        self, *, database: Database, observer: Observer, wakes: Wakes, leading: Callable[[int], Leading]
     ) -> None:
         self._observer = observer
         self._wakes = wakes
-        self._gauges = gauges
         self._leading = leading
         self._schedules = Schedules(database)
         self._reconcile = Reconcile(database)
@@ -71,13 +73,11 @@ class Reign:
     async def run(self, term: Term) -> None:
         """Lead until `term.over`; a planned end lets the steps under way finish."""
         leading = self._leading(term.epoch)
-        self._gauges.led(term.epoch)
         names: list[str] = []
         try:
             async with Service("leader", health=leading.health) as duties:
                 for name, step, wake in self._duties(leading):
-                    timed = self._gauges.timed(name, step)
-                    duties.loop(name, timed, wake=wake, on_error=term.notice)
+                    duties.loop(name, step, wake=wake, on_error=term.notice)
                     names.append(f"leader.{name}")
                 await term.over.wait()
                 if term.planned:
@@ -85,7 +85,6 @@ class Reign:
         finally:
             for name in names:
                 leading.health.forget(name)
-            self._gauges.led(None)
             term.handed_over.set()
 
     def _duties(self, leading: Leading) -> Iterable[tuple[str, Step, Wake]]:
@@ -97,4 +96,6 @@ class Reign:
         yield "reconcile", Reconciler(leading, self._reconcile, self._schedules).step, self._wakes.reconcile
         yield "retain", Keeper(leading, self._history).step, Wake()
         yield "seal", Sealer(leading, self._audit).step, Wake()
-        yield "count", self._gauges.backlog_step(self._reconcile), Wake()
+        reporter = Reporter(leading, Terms(self._database), self._reconcile)
+        yield "count", reporter.count, Wake()
+        yield "report", reporter.tell, Wake()

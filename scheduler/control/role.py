@@ -9,6 +9,7 @@
       reconcile  what Redis, or a count, does not know any more is put right
       retain     history is partitioned ahead of time and dropped when its time is over
       seal       what the audit log has gained is chained to what it held
+      report     what fails here, and how deep the queues are, is told to every API
 
 Every write of the leader is fenced by its term. Losing Redis makes all of this slower, never wrong.
 """
@@ -23,7 +24,6 @@ import anyio
 
 from scheduler.broker import Broker
 from scheduler.control.election import CHANNEL, Election, Holder, Term
-from scheduler.control.gauges import Gauges
 from scheduler.control.leading import Leading
 from scheduler.control.observe import Observer
 from scheduler.control.reign import Reign, Wakes
@@ -31,7 +31,6 @@ from scheduler.control.settings import ControlSettings
 from scheduler.domain.clock import Clock
 from scheduler.domain.ids import IdSource
 from scheduler.health import Health
-from scheduler.metrics import Metrics
 from scheduler.service import Service
 from scheduler.store.database import Database
 from scheduler.store.dispatch import Dispatch
@@ -47,7 +46,6 @@ async def run(
     health: Health,
     stop: anyio.Event,
     settings: ControlSettings,
-    metrics: Metrics | None = None,
 ) -> None:
     """Take part in scheduling until `stop`: stand by, lead when it is our turn, hand over when stopped.
 
@@ -56,14 +54,13 @@ async def run(
     """
     ids = IdSource(clock)
     wakes = Wakes()
-    gauges = Gauges(metrics or Metrics(), clock)
     observer = Observer(Reaping(database, ids), clock=clock, on_expired=wakes.reap.set)
     dispatch = Dispatch(database)
 
     def leading(epoch: int) -> Leading:
         return Leading(epoch, settings, broker, dispatch, ids, clock, health, wakes.ready, wakes.reconcile.set)
 
-    reign = Reign(database=database, observer=observer, wakes=wakes, gauges=gauges, leading=leading)
+    reign = Reign(database=database, observer=observer, wakes=wakes, leading=leading)
 
     async with Service("scheduler", health=health) as service:
 

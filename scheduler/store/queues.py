@@ -9,6 +9,7 @@ import msgspec
 
 from scheduler.store.database import Database
 from scheduler.wire.fleet import Leader, Queue, Worker
+from scheduler.wire.report import LeaderReport
 
 COUNTED = 10_000
 """Runs of one lane and state are counted no further than this."""
@@ -58,6 +59,11 @@ class Queues:
         row = await self._database.fetchrow("leader")
         assert row is not None, "the leadership row is part of the schema"
         return Leader(**dict(row))
+
+    async def leader_report(self) -> tuple[LeaderReport, float] | None:
+        """Return what the leader has said of itself in its term, and how many seconds ago; None if nothing yet."""
+        row = await self._database.fetchrow("leader_report")
+        return None if row is None else (msgspec.json.decode(row["report"], type=LeaderReport), row["age"])
 
     async def waiting_at_most(self) -> int:
         """Return what no number of waiting runs could exceed: about twice as many as wait, or as once did.

@@ -13,11 +13,13 @@ from uuid import UUID
 
 import anyio
 import asyncpg
+import msgspec
 
 from scheduler.domain.term import TermLost, TermReading
 from scheduler.failpoints import Point, reach
 from scheduler.service import sleep
 from scheduler.store.database import Database, Executor, StoreUnavailable
+from scheduler.wire.report import LeaderReport
 
 
 def leader_settings(ttl: float) -> dict[str, str]:
@@ -63,6 +65,11 @@ class Terms:
     async def renew(self, epoch: int, holder: UUID) -> bool:
         """Return whether the term still is ours, having raised its renewal number."""
         return await self._database.fetchval("renew_term", epoch, holder) is not None
+
+    async def report(self, report: LeaderReport) -> None:
+        """Store what the leader says of itself. Raises TermLost once its epoch has ended."""
+        if await self._database.fetchval("report_term", report.epoch, msgspec.json.encode(report)) is None:
+            raise TermLost(f"epoch {report.epoch} has ended")
 
     async def release(self, epoch: int, holder: UUID) -> bool:
         """Give the term up; return whether it was ours."""

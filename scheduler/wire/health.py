@@ -35,7 +35,7 @@ class Dependency(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Part(msgspec.Struct, kw_only=True, frozen=True):
-    """One part of the answering process."""
+    """One part of a process."""
 
     ok: bool
     detail: str
@@ -44,7 +44,10 @@ class Part(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class DeepHealth(msgspec.Struct, kw_only=True, frozen=True):
-    """Everything that the answering process knows of the system's health."""
+    """Everything that the answering process knows of the system's health.
+
+    `parts` are its own, `leader_parts` those of the leader that fail, as it said some seconds ago.
+    """
 
     status: Literal["ok", "degraded", "unavailable"]
     now: datetime
@@ -53,3 +56,4 @@ class DeepHealth(msgspec.Struct, kw_only=True, frozen=True):
     leader: Leader | None
     workers: int | None
     parts: dict[str, Part]
+    leader_parts: dict[str, Part] = {}

@@ -72,6 +72,11 @@ UPDATE workers SET drain_requested = true WHERE id = $1 RETURNING state
 SELECT epoch, holder, host, pid, acquired_at, renewed_at, extract(epoch FROM dts_now() - renewed_at)::float8 AS silent
 FROM leadership
 
+-- name: leader_report
+-- reads what whoever leads has said of itself in this term, and how long ago
+SELECT report, extract(epoch FROM dts_now() - reported_at)::float8 AS age
+FROM leadership WHERE (report ->> 'epoch')::bigint = epoch
+
 -- name: count_live_workers
 -- reads how many workers are there
 SELECT count(*) FROM workers WHERE state = 'live'

@@ -19,6 +19,11 @@ UPDATE leadership SET renewal = renewal + 1, renewed_at = dts_now()
 WHERE epoch = $1 AND holder = $2
 RETURNING renewal
 
+-- name: report_term
+-- led → led: what the leader says of itself
+UPDATE leadership SET report = $2, reported_at = dts_now() WHERE epoch = $1
+RETURNING epoch
+
 -- name: release_term
 -- led → released: the next standby need not wait
 UPDATE leadership SET holder = NULL, host = NULL, pid = NULL, renewal = renewal + 1

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from scheduler.broker import Broker, BrokerUnfit
+from scheduler.broker.keys import WORKERS
 from scheduler.broker.server import ServerInfo
 from tests.broker.support import connected, raw, worker
 from tests.support.servers import ServerHandle
@@ -48,6 +49,17 @@ async def test_a_worker_is_live_until_its_heartbeat_expires(broker: Broker) -> N
         return await broker.live_workers() == {lasting}
 
     await until(expired)
+
+
+async def test_a_worker_that_is_gone_leaves_nothing_behind(broker: Broker) -> None:
+    gone, here = worker(), worker()
+    await broker.heartbeat(gone, 0.001)
+
+    async def alone() -> bool:
+        await broker.heartbeat(here, 60)
+        return await raw(broker, "ZCARD", WORKERS) == 1
+
+    await until(alone)
 
 
 async def test_the_incarnation_stands_while_nothing_is_lost(broker: Broker, other: Broker) -> None:

@@ -14,8 +14,9 @@ register('release', { 'allow-oom' }, function(keys, args)
   return redis.call('DEL', keys[1])
 end)
 
--- heartbeat(worker, ttl_ms): a sorted set by expiry in the server's time.
+-- heartbeat(worker, ttl_ms): a sorted set by expiry in the server's time, which those leave who are no more.
 register('heartbeat', { 'allow-oom' }, function(keys, args)
+  redis.call('ZREMRANGEBYSCORE', keys[1], '-inf', string.format('%.0f', now_ms()))
   redis.call('ZADD', keys[1], string.format('%.0f', now_ms() + tonumber(args[2])), args[1])
 end)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from uuid import UUID
 
 import anyio
@@ -108,8 +109,11 @@ class LeaseKeeper:
             self._drain()
         lacking = {run.fence: run for run in answer.lacking}
         held = set(self._attempts.fences)
-        for fence in self._missing.given_up(lacking, held, self._claims):
-            await self._requeue(lacking[fence])
+        given_up = self._missing.given_up(lacking, held, self._claims)
+        with anyio.move_on_after(self._lease.terms.renew_every):  # the lease waits for this
+            async with anyio.create_task_group() as group:
+                for fence in given_up:
+                    group.start_soon(self._requeue, lacking[fence], name=f"requeue {fence}")
 
     async def _requeue(self, run: Lacking) -> None:
         _log.warning("a claimed run never arrived and is requeued", run_id=str(run.run_id), fence=run.fence)
@@ -122,7 +126,7 @@ class LeaseKeeper:
             started_at=run.started_at,
             finished_at=run.started_at,
         )
-        with anyio.move_on_after(self._lease.terms.renew_every):
+        with suppress(StoreUnavailable):  # the next renewal tells of it again
             await self._executions.finish(outcome)
 
 

@@ -8,6 +8,7 @@ if nothing tells, to every attempt that was running when it appeared, and then i
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -57,6 +58,7 @@ class Orphans:
         self._orphans: dict[int, _Orphan] = {}
         self._bereft: set[Process] = set()  # who has lost an orphan since the last look
         self._seen: dict[tuple[int, int], set[Process]] = {}  # (pid, start time) of descendants met on other occasions
+        self._recent: Mapping[int, tree.Stat] | None = None  # all processes, as seen in this turn of the event loop
         self._unknown: dict[tuple[int, int], int] = {}  # orphans of nobody, and how many orders there were at that time
         try:
             path = f"/proc/self/task/{os.getpid()}/children"
@@ -90,14 +92,23 @@ class Orphans:
         if self._spawners.answered == self._spawners.given:
             self._unknown.clear()
 
-    def signal(self, process: Process, number: int) -> None:
-        """Signal every process of the tree once, parents first: a shell whose command ends would start its next one."""
-        for stat in self._members(process):
-            tree.send(stat, number)
+    def signal(self, process: Process, *numbers: int) -> None:
+        """Signal every process of the tree once, parents first: a shell whose command ends would start its next one.
+
+        To look at every process of a large machine takes tens of milliseconds: one look serves all commands that are
+        signalled in the same turn of the event loop, or a drain of hundreds would cost the lease.
+        """
+        if self._recent is None or process.pid not in self._recent:
+            self._recent = self._snapshot()
+            asyncio.get_running_loop().call_soon(self._forget_recent)
+        members = self._members(process, self._recent)
+        for number in numbers:
+            for stat in members:
+                tree.send(stat, number)
 
     def kill_tree(self, process: Process) -> None:
         """Kill the whole tree, also if it forks as fast as it can."""
-        tree.kill_all(partial(self._members, process))
+        tree.kill_all(lambda: self._members(process, self._snapshot()))
 
     def close(self) -> None:
         """Release what it holds."""
@@ -189,8 +200,10 @@ class Orphans:
             owner.orphans.discard(pid)
         self._bereft |= orphan.owners
 
-    def _members(self, process: Process) -> list[tree.Stat]:
-        processes = self._snapshot()
+    def _forget_recent(self) -> None:
+        self._recent = None
+
+    def _members(self, process: Process, processes: Mapping[int, tree.Stat]) -> list[tree.Stat]:
         own = [pid for pid in process.orphans if self._orphans[pid].owners == {process}]
         main = [process.pid] if self._runs(process, processes) else []
         pids = dict.fromkeys([*main, *own, *tree.descendants([*main, *own], processes)])

@@ -172,9 +172,8 @@ class Processes:
             if process.running:
                 tree.signal_group(process.pid, number)
             return
-        self._orphans.signal(process, number)
-        if number not in {signal.SIGSTOP, signal.SIGTSTP}:
-            self._orphans.signal(process, signal.SIGCONT)
+        goes_on = () if number in {signal.SIGSTOP, signal.SIGTSTP} else (signal.SIGCONT,)
+        self._orphans.signal(process, number, *goes_on)
 
     def kill(self, process: Process) -> None:
         """Kill the whole tree at once, whatever it does."""

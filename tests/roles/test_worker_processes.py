@@ -229,6 +229,28 @@ async def test_what_ignores_term_and_has_children_of_its_own_is_killed_as_a_tree
     assert not alive(child)
 
 
+async def test_many_commands_are_signalled_by_one_look_at_all_processes(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = [await run.start("exec sleep 1000") for _ in range(20)]
+    looks = 0
+    look = tree.all_processes
+
+    def counted() -> dict[int, tree.Stat]:
+        nonlocal looks
+        looks += 1
+        return look()
+
+    monkeypatch.setattr(tree, "all_processes", counted)
+    for process in processes:
+        process.signal(signal.SIGTERM)
+    assert looks == 1
+    with anyio.fail_after(10):
+        for process in processes:
+            await process.gone
+    assert {process.exit_signal for process in processes} == {signal.SIGTERM}
+
+
 async def test_a_signal_reaches_the_whole_tree_even_if_it_is_stopped(run: Runner, tmp_path: Path) -> None:
     note = tmp_path / "pid"
     process = await run.start(f"setsid sh -c 'echo $$ > {note}; kill -STOP $$' & wait")

@@ -199,6 +199,25 @@ async def test_a_claim_whose_answer_was_lost_is_given_back(database: Database, b
         assert (row["reason"], row["losses"], row["failures"]) == ("claim_lost", 0, 0)
 
 
+async def test_claims_that_cannot_be_given_back_do_not_cost_the_lease(database: Database, broker: Broker) -> None:
+    async with worker(database, broker, lease=2.0) as works:
+        await until(lambda: works.query("SELECT 1 FROM workers WHERE state = 'live'"))
+        run_ids = [await works.submit("true", push=False) for _ in range(8)]
+        await works.query(
+            "UPDATE runs SET state = 'running', worker_id = (SELECT id FROM workers), fence = nextval('fence_seq'),"
+            " attempt = 1, started_at = now(), first_started_at = now(), task_version = 1 WHERE id = ANY($1)",
+            run_ids,
+        )
+        async with database.session() as other, other.transaction():
+            await other.execute("SELECT FROM runs WHERE id = ANY($1) FOR UPDATE", run_ids)
+            await until(lambda: works.query("SELECT 1 FROM pg_locks WHERE NOT granted"))
+            (before,) = await works.query("SELECT renewal FROM worker_leases")
+            await until(lambda: works.query("SELECT 1 FROM worker_leases WHERE renewal > $1 + 8", before["renewal"]))
+            assert len(await works.query("SELECT FROM workers")) == 1
+        for run_id in run_ids:
+            assert (await works.row_when(run_id, "pending"))["reason"] == "claim_lost"
+
+
 async def test_work_is_found_in_postgresql_when_redis_never_brings_it(works: Works) -> None:
     run_id = await works.submit("true", push=False)
     assert (await works.ended_row(run_id))["state"] == "completed"

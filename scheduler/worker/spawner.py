@@ -9,7 +9,8 @@ Most commands end at once. Of those the worker hears twice, in two lines, and ne
 those that live for longer are passed on to it.
 
 All work is done on a second thread, which becomes other users to start their commands. The first keeps the worker's
-credentials: signals to a process are judged by it, so that `kill -9 -1` from a task cannot hit a spawner of root's.
+credentials: signals to a process are judged by it, so that `kill -9 -1` from a task cannot hit a spawner of root's. One
+that is aimed at the second thread's id while that is the task's user does (docs/security.md).
 """
 
 from __future__ import annotations

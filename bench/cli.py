@@ -120,6 +120,7 @@ def _directory(parent: Path | None) -> Iterator[Path]:
 
 def main() -> None:
     """Run the command line as this process. Asked to stop in either way, it stops the systems that it has started."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in its background
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         sys.exit(app())

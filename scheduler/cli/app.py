@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -19,21 +20,33 @@ Start with `dts up`: everything in one process tree, on servers that it brings a
 )
 
 
-def explain(command: str, argv: list[str]) -> int:
-    """Answer `--help`, or say what is wrong with these flags; return the exit code."""
-    return int(app([command, *argv], result_action="return_int_as_exit_code_else_zero"))
+def settings_of_worker(argv: list[str]) -> dict[str, object]:
+    """Return what flags set that are written unusually; exits if they ask for help, or having said what is wrong."""
+    words = ["worker", *argv]
+    command, bound, _ = app.parse_args(words)
+    if command is not worker:  # help, or a command of its own
+        raise SystemExit(app(words, result_action="return_int_as_exit_code_else_zero"))
+    return _settings("worker", _flags(bound.arguments))
 
 
-def _run(command: str, given: dict[str, object]) -> int:
-    known = COMMON | PROCESSES[command]
-    flags = {"--" + name.replace("_", "-"): value for name, value in given.items() if value is not None}
+def _run(command: str, given: Mapping[str, object]) -> int:
+    flags = _flags(given)
     if command == "worker":
         from scheduler.cli import guard  # noqa: PLC0415 - not needed for help
 
-        guard([word for flag, value in flags.items() for word in (flag, str(value))])
+        guard([f"{flag}={value}" for flag, value in flags.items()])  # as one word: a value may begin with a dash
     from scheduler.cli.processes import run_command  # noqa: PLC0415 - not needed for help
 
-    return run_command(command, {known[flag]: value for flag, value in flags.items()})
+    return run_command(command, _settings(command, flags))
+
+
+def _flags(given: Mapping[str, object]) -> dict[str, object]:
+    return {"--" + name.replace("_", "-"): value for name, value in given.items() if value is not None}
+
+
+def _settings(command: str, flags: Mapping[str, object]) -> dict[str, object]:
+    known = COMMON | PROCESSES[command]
+    return {known[flag]: value for flag, value in flags.items()}
 
 
 @app.command

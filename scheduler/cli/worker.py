@@ -13,9 +13,9 @@ def main(argv: list[str]) -> int:
     lifeline.end_when_interrupted()
     settings = flags.parse("worker", argv)
     if settings is None:
-        from scheduler.cli.app import explain  # noqa: PLC0415 - help and mistakes only
+        from scheduler.cli.app import settings_of_worker  # noqa: PLC0415 - help, mistakes and unusual spellings only
 
-        return explain("worker", argv)
+        settings = settings_of_worker(argv)
     from scheduler.cli.processes import load  # noqa: PLC0415
     from scheduler.cli.roles import run_role  # noqa: PLC0415
 

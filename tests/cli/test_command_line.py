@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from scheduler.cli import exits, flags, run
+from scheduler.worker import linux
+
+ROOT = Path(__file__).parents[2]
 
 
 def dts(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -15,7 +22,7 @@ def dts(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         env={"PATH": "/usr/bin:/bin", **env},
     )
 
@@ -51,6 +58,48 @@ def test_a_role_without_servers_says_what_to_set() -> None:
     done = dts("api")
     assert done.returncode == exits.CONFIG
     assert "DTS_DATABASE_URL" in done.stderr
+
+
+@pytest.mark.skipif(not linux.SUPPORTED, reason="elsewhere there is no guard")
+@pytest.mark.parametrize(
+    "program", [("scheduler", "worker"), ("scheduler.worker.guard",)], ids=["dts worker", "dts-worker"]
+)
+@pytest.mark.parametrize(
+    ("flag", "complaint"),
+    [
+        (("--concurrency", "-1"), "worker.concurrency"),
+        (("--lease", "-5"), "worker.lease"),
+        (("--name", "-5"), "database.url"),
+    ],
+)
+def test_a_worker_whose_flag_is_a_negative_number_starts_once_and_says_what_is_wrong(
+    program: tuple[str, ...], flag: tuple[str, str], complaint: str
+) -> None:
+    words = [sys.executable, "-m", *program, *flag]
+    alone = {"PATH": "/usr/bin:/bin"}
+    with subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=alone, start_new_session=True
+    ) as process:
+        try:
+            _, said = process.communicate(timeout=20)
+            assert process.returncode == exits.CONFIG
+            assert complaint in said
+            assert not members(process.pid)
+        finally:
+            while left := members(process.pid):  # one that starts another may do so once more
+                for pid in left:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+
+def members(session: int) -> list[int]:
+    """The processes of a session that have not ended."""
+    found = []
+    for process in psutil.process_iter(["status"]):
+        with contextlib.suppress(ProcessLookupError, psutil.Error):
+            if process.info["status"] != psutil.STATUS_ZOMBIE and os.getsid(process.pid) == session:
+                found.append(process.pid)
+    return found
 
 
 def test_config_check_says_everything_and_config_show_no_secret() -> None:

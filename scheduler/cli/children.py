@@ -76,12 +76,18 @@ class Children:
         """Return the names in the order in which they were added."""
         return list(self._children)
 
-    async def keep(self, name: str, fatal: Iterable[int]) -> None:
-        """Start `name` again whenever it ends, until it is stopped; exit codes in `fatal` end everything instead."""
+    async def keep(self, name: str, *, fatal: Iterable[int], final: Iterable[int] = ()) -> None:
+        """Start `name` again whenever it ends, until it is stopped.
+
+        Exit codes in `fatal` end everything instead; with one in `final` it has left, and is let go.
+        """
         failures = 0
         while True:
             code = await self._children[name].wait()
             if name in self._stopping:
+                return
+            if code in final:
+                _log.warning("role has left, and is not started again", role_name=name)
                 return
             _log.warning("role ended", role_name=name, code=code)
             if code in fatal:

@@ -44,7 +44,10 @@ def drain_workers(
     *references: Annotated[str, Parameter(help="Worker ids; the first part is enough if only one begins so.")],
     remote: Remote = REMOTE,
 ) -> int:
-    """Let workers finish what they run, take nothing more, and leave."""
+    """Let workers finish what they run, take nothing more, and leave.
+
+    They stay away until somebody starts them: `systemctl start dts-worker@1`, `dts worker`, or `dts up` once more.
+    """
     with remote.connect() as client:
         out = remote.output()
         for reference in references:

@@ -135,6 +135,15 @@ def test_running_commands_may_finish_before_it_stops(up: Up, home: Path) -> None
     assert (marks / "finished").exists()
 
 
+def test_a_worker_that_was_drained_stays_away(up: Up) -> None:
+    (worker,) = up.request("GET", "/api/workers").json()["items"]
+    assert up.request("POST", f"/api/workers/{worker['id']}/drain").status_code == 202
+    until_sync(lambda: any("role has left, and is not started again" in line for line in up.log), 30)
+    assert not {"dts-guard", "dts-worker"} & {process.name() for process in up.family()}
+    assert up.request("GET", "/api/workers").json()["items"][0]["state"] == "left"
+    assert up.stop() == 0
+
+
 def words(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())

@@ -13,7 +13,7 @@ from uuid import UUID
 from cyclopts import App, Parameter
 
 from scheduler.cli import exits
-from scheduler.cli.connection import FLAG, REMOTE, Remote, failure, say
+from scheduler.cli.connection import DASH, FLAG, REMOTE, Remote, failure, say
 
 if TYPE_CHECKING:
     from scheduler.cli.crontab_plan import Step
@@ -42,7 +42,9 @@ class Reading:
 
 @app.command(name="import")
 def import_(
-    *files: Annotated[Path, Parameter(help="Crontabs; - for standard input, as in: crontab -l | dts crontab import -")],
+    *files: Annotated[
+        Path, DASH, Parameter(help="Crontabs; - for standard input, as in: crontab -l | dts crontab import -")
+    ],
     reading: Reading = Reading(),
     dry_run: Annotated[bool, FLAG, Parameter(help="Only say what would be made; needs no server.")] = False,
     prune: Annotated[bool, FLAG, Parameter(help="Delete tasks that earlier imports made of lines now gone.")] = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from scheduler.cli import exits
-from scheduler.cli.connection import FLAG, REMOTE, Remote, failure, say
+from scheduler.cli.connection import DASH, FLAG, REMOTE, Remote, failure, say
 
 if TYPE_CHECKING:
     from scheduler.wire.workflows import Workflow, WorkflowRun, WorkflowRunDetail
@@ -24,7 +24,7 @@ WorkflowRunId = Annotated[str, Parameter(help="Id of the workflow run.")]
 @app.command
 def create(
     *,
-    file: Annotated[Path, Parameter(name=("--file", "-f"), help="JSON: the workflow; - for stdin.")],
+    file: Annotated[Path, DASH, Parameter(name=("--file", "-f"), help="JSON: the workflow; - for stdin.")],
     replace: Annotated[bool, FLAG, Parameter(help="Put it in place of the one of its name, if there is one.")] = False,
     remote: Remote = REMOTE,
 ) -> int:

@@ -45,6 +45,14 @@ def test_a_dry_run_needs_no_server_and_says_what_cannot_be(dts: Dts, crontab: Pa
     assert wrong["source"] == "61 * * * * wrong"
 
 
+def test_a_crontab_comes_through_a_pipe(dts: Dts, crontab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with crontab.open() as piped:
+        monkeypatch.setattr("sys.stdin", piped)
+        done = dts("crontab", "import", "--dry-run", "-")
+    assert results(done.items)[:2] == [(4, "would make"), (5, "would make")]
+    assert done.items[0]["name"] == "stdin-4-backup"
+
+
 def test_a_file_without_mistakes_is_a_success(dts: Dts, crontab: Path) -> None:
     crontab.write_text("@daily true\n")
     assert dts("crontab", "import", "--dry-run", crontab).code == exits.OK

@@ -46,6 +46,12 @@ def test_a_workflow_is_created_replaced_listed_shown_and_deleted(remote: Dts, tm
     assert remote("workflow", "show", "etl").code == exits.FAILURE
 
 
+def test_a_workflow_comes_through_a_pipe(remote: Dts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with written(tmp_path, "piped", task("load", "true")).open() as piped:
+        monkeypatch.setattr("sys.stdin", piped)
+        assert remote("workflow", "create", "--file", "-").item["name"] == "piped"
+
+
 def test_a_workflow_runs_with_its_parameters_and_is_listed(remote: Dts, tmp_path: Path) -> None:
     tasks = (task("say", 'test "$DAY" = monday'), task("then", "true", "say"))
     remote("workflow", "create", "--file", written(tmp_path, "daily", *tasks, parameters={"DAY": "sunday"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from scheduler.domain.crontab import CrontabEntry
 
 app = App(name="crontab", help="Take over crontabs.")
+
+_LOCALTIME, _TIMEZONE = Path("/etc/localtime"), Path("/etc/timezone")
 
 
 @Parameter(name="*")
@@ -106,7 +109,7 @@ COLUMNS: dict[str, Callable[[Row], object]] = {
 
 def _read(file: Path, reading: Reading) -> _Crontab:
     from scheduler.domain.clock import SystemClock  # noqa: PLC0415 - not needed for help
-    from scheduler.domain.crontab import parse_crontab  # noqa: PLC0415
+    from scheduler.domain.crontab import ZoneUnknown, parse_crontab  # noqa: PLC0415
 
     shown = str(file)
     try:
@@ -119,7 +122,11 @@ def _read(file: Path, reading: Reading) -> _Crontab:
         raise failure(f"{shown}:{line}: not UTF-8; convert it first, as with iconv", exits.USAGE) from None
     source = reading.name_prefix + ("stdin" if shown == "-" else file.name)
     zone = reading.timezone or _local_zone()
-    entries = parse_crontab(text, source=source, now=SystemClock().now(), system=reading.system, timezone=zone)
+    try:
+        entries = parse_crontab(text, source=source, now=SystemClock().now(), system=reading.system, timezone=zone)
+    except ZoneUnknown as error:
+        what = f"{shown}:{error.line}: this machine does not say the name of its time zone, nor does the file"
+        raise failure(f"{what}: give --timezone", exits.USAGE) from None
     if reading.queue is not None:
         entries = [_queued(entry, reading.queue) for entry in entries]
     return _Crontab(shown, source, entries)
@@ -133,13 +140,18 @@ def _queued(entry: CrontabEntry, queue: str) -> CrontabEntry:
     return msgspec.structs.replace(entry, task=msgspec.structs.replace(entry.task, queue=queue))
 
 
-def _local_zone() -> str:
-    """Return the zone that cron on this machine goes by."""
-    import os  # noqa: PLC0415 - not needed for help
-
+def _local_zone() -> str | None:
+    """Return the zone that cron on this machine goes by; None if it has no name, as a copy of its rules has not."""
     if zone := os.environ.get("TZ", "").removeprefix(":"):
         return zone
-    return os.path.realpath("/etc/localtime").partition("/zoneinfo/")[2] or "UTC"
+    if zone := os.path.realpath(_LOCALTIME).partition("/zoneinfo/")[2]:
+        return zone
+    if not _LOCALTIME.exists():
+        return "UTC"
+    try:
+        return _TIMEZONE.read_text(errors="replace").strip() or None
+    except OSError:
+        return None
 
 
 def _next_fire(task: TaskSpec) -> datetime | None:

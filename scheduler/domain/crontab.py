@@ -45,10 +45,18 @@ class CrontabEntry(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class ZoneUnknown(Exception):
+    """A schedule stands in `line` before anything says in which time zone it is."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(f"line {line}: in which time zone?")
+        self.line = line
+
+
 class _Settings(msgspec.Struct):
     """What the lines above have set."""
 
-    timezone: str
+    timezone: str | None
     env: dict[str, str] = {}
     shell: str = _DEFAULT_SHELL
 
@@ -63,12 +71,13 @@ class _Parts(msgspec.Struct, frozen=True):
 
 
 def parse_crontab(
-    text: str, *, source: str, now: datetime, system: bool = False, timezone: str = "UTC"
+    text: str, *, source: str, now: datetime, system: bool = False, timezone: str | None = "UTC"
 ) -> list[CrontabEntry]:
     """Return an entry for every schedule line, in order; comments, blank lines and variables have none.
 
     `source` (the file's name) goes into the tasks' names, `<source>-<line>-<program>`: unique within a file, the same
-    at each reading. `timezone` holds where no `CRON_TZ` line says otherwise. `now` is for validation.
+    at each reading. `timezone` holds where no `CRON_TZ` line says otherwise; where it is None too, raises ZoneUnknown.
+    `now` is for validation.
     """
     settings = _Settings(timezone)
     entries = []
@@ -76,6 +85,8 @@ def parse_crontab(
         if variable := _VARIABLE.fullmatch(line):
             _set(settings, _unquoted(variable["name"]), _unquoted(variable["value"]))
             continue
+        if settings.timezone is None:
+            raise ZoneUnknown(number)
         try:
             entries.append(_entry(number, line, settings, source, now, system=system))
         except (ValueError, InvalidInput) as error:
@@ -111,6 +122,7 @@ def _set(settings: _Settings, name: str, value: str) -> None:
 
 
 def _entry(number: int, line: str, settings: _Settings, source: str, now: datetime, *, system: bool) -> CrontabEntry:
+    assert settings.timezone is not None
     parts = _split(line, settings.timezone, system=system)
     command, stdin = _percent(parts.command) if parts.plain else (parts.command, None)
     home = settings.env.get("HOME", "")

@@ -53,6 +53,50 @@ def test_a_crontab_comes_through_a_pipe(dts: Dts, crontab: Path, monkeypatch: py
     assert done.items[0]["name"] == "stdin-4-backup"
 
 
+@pytest.mark.parametrize(
+    ("variable", "link", "file", "zone"),
+    [
+        (":Asia/Tokyo", "Europe/Paris", "Europe/Rome", "Asia/Tokyo"),
+        ("", "Europe/Paris", "Europe/Rome", "Europe/Paris"),
+        ("", "copy", "Europe/Rome\n", "Europe/Rome"),
+        ("", "copy", None, None),
+        ("", None, None, "UTC"),
+    ],
+)
+def test_the_zone_is_this_machines_or_has_to_be_said(
+    dts: Dts,
+    crontab: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    link: str | None,
+    file: str | None,
+    zone: str | None,
+) -> None:
+    localtime, timezone = tmp_path / "localtime", tmp_path / "timezone"
+    if link == "copy":
+        localtime.write_bytes(b"TZif2")
+    elif link is not None:
+        localtime.symlink_to(f"/usr/share/zoneinfo/{link}")
+    if file is not None:
+        timezone.write_text(file)
+    monkeypatch.setenv("TZ", variable)
+    monkeypatch.setattr("scheduler.cli.crontab._LOCALTIME", localtime)
+    monkeypatch.setattr("scheduler.cli.crontab._TIMEZONE", timezone)
+    said = "CRON_TZ=Europe/Berlin\n0 3 * * * b\n"
+    crontab.write_text(f"0 3 * * * a\n{said}")
+    done = dts("crontab", "import", "--dry-run", crontab)
+    if zone is not None:
+        assert [item["timezone"] for item in done.items] == [zone, "Europe/Berlin"]
+    else:
+        assert (done.code, done.out) == (exits.USAGE, "")
+        assert f"{crontab}:1: " in done.err
+        assert "give --timezone" in done.err
+        assert dts("crontab", "import", "--dry-run", "--timezone", "Asia/Tokyo", crontab).code == exits.OK
+        crontab.write_text(said)
+        assert dts("crontab", "import", "--dry-run", crontab).code == exits.OK
+
+
 def test_a_file_without_mistakes_is_a_success(dts: Dts, crontab: Path) -> None:
     crontab.write_text("@daily true\n")
     assert dts("crontab", "import", "--dry-run", crontab).code == exits.OK

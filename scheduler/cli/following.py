@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +14,7 @@ from scheduler.cli import exits
 from scheduler.cli.connection import Remote, say
 
 if TYPE_CHECKING:
-    from scheduler.client import Client, Run
+    from scheduler.client import Client, LogEvent, Run
 
 OnInterrupt = Annotated[
     Literal["ask", "cancel", "leave"],
@@ -40,10 +40,10 @@ def follow(remote: Remote, run_id: str, timeout: float | None = None, on_interru
 
 def _stay(client: Client, run_id: str, timeout: float | None) -> Run:
     if timeout is None:
-        copy_output(client, run_id)
+        copy_output(client.stream_logs(run_id))
     run = client.wait(run_id, timeout=timeout)
     if timeout is not None:
-        copy_output(client, run_id)
+        copy_output(client.stream_logs(run_id))
     return run
 
 
@@ -89,11 +89,11 @@ def _terminated_like_interrupted(on_interrupt: OnInterrupt) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def copy_output(client: Client, run_id: str) -> None:
+def copy_output(events: Iterable[LogEvent]) -> None:
     """Copy a run's output to ours, stream by stream, until it has ended."""
     from scheduler.client import LogAttempt, LogChunk  # noqa: PLC0415 - not needed for help
 
-    for event in client.stream_logs(run_id):
+    for event in events:
         if isinstance(event, LogChunk):
             target = sys.stderr if event.stream == "stderr" else sys.stdout
             target.write(event.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import takewhile
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
@@ -20,7 +21,9 @@ def logs(
     /,
     *,
     follow: Annotated[bool, FLAG, Parameter(name=("--follow", "-f"), help="Go on until the run has ended.")] = False,
-    attempt: Annotated[int | None, Parameter(help="Of this attempt. Default: the newest.")] = None,
+    attempt: Annotated[
+        int | None, Parameter(help="Of this attempt alone. Default: the newest, and with -f those that follow it.")
+    ] = None,
     stream: Annotated[Literal["stdout", "stderr"] | None, Parameter(help="Only this stream.")] = None,
     remote: Remote = REMOTE,
 ) -> int:
@@ -28,6 +31,8 @@ def logs(
 
     Following keeps the streams apart: its stderr goes to stderr. With `--json` each piece is an object of its own.
     """
+    from scheduler.client import LogAttempt  # noqa: PLC0415 - not needed for help
+
     with remote.connect() as client:
         if not follow:
             sys.stdout.flush()
@@ -35,10 +40,13 @@ def logs(
             return exits.OK
         client.run(run)
     with remote.connect(patient=True) as client:
+        events = client.stream_logs(run, attempt=attempt, stream=stream)
+        if attempt is not None:
+            events = takewhile(lambda event: not isinstance(event, LogAttempt), events)
         if remote.json:
             out = remote.output()
-            for event in client.stream_logs(run):
+            for event in events:
                 out.data(event)
         else:
-            copy_output(client, run)
+            copy_output(events)
     return exits.OK

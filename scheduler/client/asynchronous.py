@@ -55,25 +55,30 @@ class AsyncClient(Methods):
         """Close every connection."""
         await self._http.aclose()
 
-    async def stream_logs(self, run_id: Id) -> AsyncIterator[LogEvent]:
-        """Yield a run's output as it comes, until the run has ended; goes on where it was when cut off."""
-        stream = LogStream(run_id, policy=self._retries)
+    async def stream_logs(
+        self, run_id: Id, *, attempt: int | None = None, stream: str | None = None
+    ) -> AsyncIterator[LogEvent]:
+        """Yield a run's output as it comes, until the run has ended; goes on where it was when cut off.
+
+        It begins with the newest attempt, or the given one; `stream` leaves out what is not of `stdout` or `stderr`.
+        """
+        follower = LogStream(run_id, attempt=attempt, stream=stream, policy=self._retries)
         while True:
             why: Reply | Fault = Fault(sent=True, detail="the stream ended early")
             try:
-                async with self._http.stream(**arguments(stream.request())) as response:
+                async with self._http.stream(**arguments(follower.request())) as response:
                     if response.is_success:
                         async for data in response.aiter_bytes():
-                            for chunk in stream.feed(data):
+                            for chunk in follower.feed(data):
                                 yield chunk
                     else:
                         await response.aread()
                         why = reply_of(response)
             except httpx2.HTTPError as error:
                 why = fault_of(error)
-            if stream.finished:
+            if follower.finished:
                 return
-            await anyio.sleep(stream.cut_off(why, random.random()))  # noqa: S311 - jitter
+            await anyio.sleep(follower.cut_off(why, random.random()))  # noqa: S311 - jitter
 
     async def run_operation(self, operation: Operation[T]) -> T:
         """Run any operation of `scheduler.client.tasks`, `.runs` or `.fleet` to its end."""

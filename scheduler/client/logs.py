@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from scheduler.client.errors import BadAnswer
-from scheduler.client.exchange import Fault, Id, Reply, Request, build, error_of, path_of
+from scheduler.client.exchange import Fault, Id, Query, Reply, Request, build, error_of, path_of
 from scheduler.client.retry import RetryPolicy
 from scheduler.client.sse import Event, EventParser
 
@@ -41,8 +41,11 @@ _KINDS: dict[str, type[LogGap | LogAttempt]] = {"gap": LogGap, "attempt": LogAtt
 class LogStream:
     """One run's output. Until `finished`: send `request()`, `feed` what arrives, ask `cut_off` what to do then."""
 
-    def __init__(self, run_id: Id, *, policy: RetryPolicy) -> None:
+    def __init__(
+        self, run_id: Id, *, attempt: int | None = None, stream: str | None = None, policy: RetryPolicy
+    ) -> None:
         self._path = path_of("api", "runs", run_id, "logs")
+        self._query: Query = {"follow": True, "attempt": attempt, "stream": stream}
         self._policy = policy
         self._parser = EventParser()
         self._seen: str | None = None
@@ -55,7 +58,7 @@ class LogStream:
         headers = {"accept": "text/event-stream"}
         if self._seen is not None:
             headers["last-event-id"] = self._seen
-        return msgspec.structs.replace(build("GET", self._path, query={"follow": True}), headers=headers)
+        return msgspec.structs.replace(build("GET", self._path, query=self._query), headers=headers)
 
     def feed(self, data: bytes) -> Iterator[LogEvent]:
         """Yield the output in what has arrived. Raises BadAnswer."""

@@ -55,24 +55,27 @@ class Client(Methods):
         """Close every connection."""
         self._http.close()
 
-    def stream_logs(self, run_id: Id) -> Iterator[LogEvent]:
-        """Yield a run's output as it comes, until the run has ended; goes on where it was when cut off."""
-        stream = LogStream(run_id, policy=self._retries)
+    def stream_logs(self, run_id: Id, *, attempt: int | None = None, stream: str | None = None) -> Iterator[LogEvent]:
+        """Yield a run's output as it comes, until the run has ended; goes on where it was when cut off.
+
+        It begins with the newest attempt, or the given one; `stream` leaves out what is not of `stdout` or `stderr`.
+        """
+        follower = LogStream(run_id, attempt=attempt, stream=stream, policy=self._retries)
         while True:
             why: Reply | Fault = Fault(sent=True, detail="the stream ended early")
             try:
-                with self._http.stream(**arguments(stream.request())) as response:
+                with self._http.stream(**arguments(follower.request())) as response:
                     if response.is_success:
                         for data in response.iter_bytes():
-                            yield from stream.feed(data)
+                            yield from follower.feed(data)
                     else:
                         response.read()
                         why = reply_of(response)
             except httpx2.HTTPError as error:
                 why = fault_of(error)
-            if stream.finished:
+            if follower.finished:
                 return
-            time.sleep(stream.cut_off(why, random.random()))  # noqa: S311 - jitter
+            time.sleep(follower.cut_off(why, random.random()))  # noqa: S311 - jitter
 
     def run_operation(self, operation: Operation[T]) -> T:
         """Run any operation of `scheduler.client.tasks`, `.runs` or `.fleet` to its end."""

@@ -119,6 +119,16 @@ def test_explain_says_what_a_run_waits_for(remote: Dts) -> None:
     again = remote("run", "cancel", run)
     assert again.code == exits.FAILURE
     assert "cancelled" in again.err
+def test_one_attempt_and_one_stream_can_be_followed(remote: Dts) -> None:
+    command = "echo out $DTS_ATTEMPT; echo err $DTS_ATTEMPT >&2; test $DTS_ATTEMPT = 2"
+    run = submitted(remote, "--attempts", 2, "-c", "--", command)["last_run"]["id"]
+    assert ended(remote, run).item["state"] == "completed"
+    first = remote("logs", "-f", run, "--attempt", 1)
+    assert (first.out, first.err) == ("out 1\n", "err 1\n")
+    both = remote("logs", "-f", run, "--stream", "stderr")
+    assert (both.out, both.err) == ("", "err 2\n")
+
+
 
 
 def test_a_paused_queue_holds_its_runs(remote: Dts) -> None:

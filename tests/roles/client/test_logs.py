@@ -43,6 +43,13 @@ def test_after_a_cut_it_goes_on_behind_the_last_whole_event(stream: LogStream) -
     assert list(stream.feed(b'out\ndata: {"text":"d","position":3}\n\n')) == [], "half an event of the old connection"
 
 
+def test_what_it_was_asked_for_holds_after_a_cut_too() -> None:
+    stream = LogStream("r", attempt=2, stream="stderr", policy=RetryPolicy())
+    list(stream.feed(b'id: 2:1\nevent: stderr\ndata: {"text":"e","position":0}\n\n'))
+    stream.cut_off(CUT, 1.0)
+    assert stream.request().target == "/api/runs/r/logs?follow=true&attempt=2&stream=stderr"
+
+
 def test_the_servers_wish_for_a_pause_is_respected(stream: LogStream) -> None:
     list(stream.feed(b"retry: 7000\n\n"))
     assert stream.cut_off(CUT, 0.0) == 7.0

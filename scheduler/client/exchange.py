@@ -169,7 +169,7 @@ def _persist(request: Request, policy: RetryPolicy, noise: Callable[[], float]) 
         headers = {**request.headers, "idempotency-key": str(uuid4())}
         request = msgspec.structs.replace(request, headers=headers, repeatable=True)
     tries = 0
-    in_doubt = False
+    doubt: ApiError | Unreachable | None = None
     while True:
         tries += 1
         answer = yield request
@@ -177,10 +177,13 @@ def _persist(request: Request, policy: RetryPolicy, noise: Callable[[], float]) 
         if isinstance(answer, Reply):
             if 200 <= answer.status < 300:
                 return answer
-            if in_doubt and request.method == "DELETE" and answer.status == 404:
+            if doubt is not None and request.method == "DELETE" and answer.status == 404:
                 return answer  # an earlier try, whose answer was lost, has done it
+            if doubt is not None and answer.status == 412:
+                return doubt  # the change that the version has passed by may be an earlier try's
         error = error_of(answer)
-        in_doubt = in_doubt or error.in_doubt
+        if error.in_doubt:
+            doubt = error
         wait = policy.wait(error, tries=tries, repeatable=request.repeatable, noise=noise())
         if wait is None:
             return error

@@ -99,7 +99,11 @@ def tasks(
 
 
 def replace_task(task_id: Id, spec: TaskSpec, *, version: int) -> Operation[Task]:
-    """Put a whole new definition in place of `version`. Raises PreconditionFailed if that is not the stored one."""
+    """Put a whole new definition in place of `version`. Raises PreconditionFailed if that is not the stored one.
+
+    Where an answer was lost, and the next try finds another version, that may be this very change: the error that left
+    it in doubt is raised instead.
+    """
     request = build("PUT", path_of("api", "tasks", task_id), body=encode_spec(spec), version=version)
     return decoded((yield from ask(request)), Task)
 

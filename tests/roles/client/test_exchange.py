@@ -17,6 +17,7 @@ from scheduler.client.errors import (
     NotFound,
     Overloaded,
     PartlySubmitted,
+    PreconditionFailed,
     Unreachable,
     WaitTimeout,
 )
@@ -192,6 +193,20 @@ def test_a_delete_whose_first_answer_was_lost_may_find_nothing_left() -> None:
     play(tasks.delete_task(RUN["task_id"]), LOST, problem(404, "not-found"))
     with pytest.raises(NotFound):
         play(tasks.delete_task(RUN["task_id"]), problem(404, "not-found"))
+
+
+def test_a_replacement_whose_first_answer_was_lost_does_not_take_its_own_change_for_another() -> None:
+    replace = tasks.replace_task(RUN["task_id"], TaskSpec(name="t", command="true"), version=3)
+    with pytest.raises(Unreachable) as caught:
+        play(replace, LOST, problem(412, "precondition-failed"))
+    assert caught.value.in_doubt
+
+
+@pytest.mark.parametrize("before", [(), (REFUSED,)], ids=["at once", "after a try that nobody heard"])
+def test_a_version_that_somebody_else_has_changed_is_told(before: tuple[Fault, ...]) -> None:
+    replace = tasks.replace_task(RUN["task_id"], TaskSpec(name="t", command="true"), version=3)
+    with pytest.raises(PreconditionFailed):
+        play(replace, *before, problem(412, "precondition-failed"))
 
 
 def test_a_refusal_carries_the_problem_document() -> None:

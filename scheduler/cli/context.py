@@ -85,6 +85,8 @@ def add(
 ) -> int:
     """Remember a server, or change what is remembered of it; the first one becomes the current one.
 
+    For the same URL, what is not said again stays; for another one nothing does, the key least of all.
+
     The key never stands on a command line, where everybody on the machine could read it.
 
     For example: `dts context add prod https://dts.example.org --key < key.txt`
@@ -105,9 +107,12 @@ def add(
         kept = None if key_file is None else str(key_file.absolute())
         if key is not None:
             kept = contexts.write_key(os.environ, name, key)
-        stored.contexts[name] = contexts.Context(server=server, namespace=namespace, key_file=kept, ca_file=trusted)
+        given = contexts.Context(server=server, namespace=namespace, key_file=kept, ca_file=trusted)
+        context = contexts.changed(stored.contexts.get(name), given)
+        stored.contexts[name] = context
         stored.current = stored.current or name
         contexts.write(os.environ, stored)
+        contexts.forget_key(os.environ, name, context)
         if stored.current != name:
             say(f"commands still go to {stored.current}; to change that: dts context use {name}")
 
@@ -122,13 +127,12 @@ def remove(name: Name, /) -> int:
 
     def change() -> None:
         stored = contexts.read(os.environ)
-        context = stored.contexts.pop(name, None)
-        if context is None:
+        if stored.contexts.pop(name, None) is None:
             raise contexts.BadContext(f"no context {name!r}; `dts context list` shows what there is")
         if stored.current == name:
             stored.current = None
         contexts.write(os.environ, stored)
-        contexts.forget_key(os.environ, context, name)
+        contexts.forget_key(os.environ, name)
 
     _or_fail(change)
     return exits.OK

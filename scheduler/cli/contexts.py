@@ -68,14 +68,24 @@ def write(env: Mapping[str, str], contexts: Contexts) -> None:
 
 def write_key(env: Mapping[str, str], name: str, key: str) -> str:
     """Store a context's key for its owner's eyes only; return the file's name for `key_file`. Raises OSError."""
-    _write_private(home(env) / "keys" / name, key.encode() + b"\n")
-    return f"keys/{name}"
+    _write_private(home(env) / _key_file(name), key.encode() + b"\n")
+    return _key_file(name)
 
 
-def forget_key(env: Mapping[str, str], context: Context, name: str) -> None:
-    """Delete a context's key where we stored it; a file elsewhere is its owner's."""
-    if context.key_file == f"keys/{name}":
-        (home(env) / context.key_file).unlink(missing_ok=True)
+def forget_key(env: Mapping[str, str], name: str, context: Context | None = None) -> None:
+    """Delete the key that we stored under a name, unless the context uses it; files elsewhere are their owners'."""
+    here = home(env)
+    stored = here / _key_file(name)
+    if context is None or context.key_file is None or (here / context.key_file).resolve() != stored.resolve():
+        stored.unlink(missing_ok=True)
+
+
+def changed(before: Context | None, given: Context) -> Context:
+    """Return what to remember of a server: what is not given again stays, unless it is another server."""
+    if before is None or before.server.rstrip("/") != given.server.rstrip("/"):
+        return given
+    said = {field: value for field, value in msgspec.structs.asdict(given).items() if value is not None}
+    return msgspec.structs.replace(before, **said)
 
 
 def check_name(name: str) -> str:
@@ -124,6 +134,10 @@ def _of_context(env: Mapping[str, str], stored: Contexts, name: str | None) -> A
         namespace=namespace or context.namespace,
         ca_file=None if context.ca_file is None else str(here / context.ca_file),
     )
+
+
+def _key_file(name: str) -> str:
+    return f"keys/{name}"
 
 
 def _write_private(file: Path, data: bytes) -> None:

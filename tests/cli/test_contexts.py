@@ -100,6 +100,36 @@ def test_a_key_is_stored_for_its_owner_only_and_sent_to_its_server_only(
     assert not stored.exists()
 
 
+def test_what_is_not_said_again_stays_with_its_server_and_with_no_other(
+    dts: Dts, home: Path, listener: Listener, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = home / "keys" / "prod"
+    with key_file.open() as keys:
+        monkeypatch.setattr("sys.stdin", keys)
+        dts("context", "add", "prod", listener.url, "--key")
+    assert dts("context", "add", "prod", f"{listener.url}/", "--namespace", "team").code == exits.OK
+    dts("queue", "list")
+    assert listener.seen[-1]["authorization"] == "Bearer dts_1.secret"
+    assert listener.seen[-1]["dts-namespace"] == "team"
+    dts("context", "add", "prod", listener.url, "--key-file", stored)
+    assert stored.exists(), "it is used"
+    assert dts("context", "add", "prod", listener.url.replace("127.0.0.1", "localhost")).code == exits.OK
+    assert not stored.exists()
+    dts("queue", "list")
+    assert "authorization" not in listener.seen[-1]
+    assert "dts-namespace" not in listener.seen[-1]
+
+
+def test_removing_a_context_leaves_no_key_behind(dts: Dts, home: Path, key_file: Path) -> None:
+    dts("context", "add", "prod", "https://x", "--key-file", key_file)
+    stored = home / "keys" / "prod"
+    stored.parent.mkdir()
+    stored.write_text("dts_0.left\n")  # by a release that forgot it
+    assert dts("context", "remove", "prod").code == exits.OK
+    assert not stored.exists()
+    assert key_file.exists()
+
+
 def test_a_key_that_others_can_read_is_refused_with_what_to_do(dts: Dts, listener: Listener, key_file: Path) -> None:
     dts("context", "add", "prod", listener.url, "--key-file", key_file)
     key_file.chmod(0o644)

@@ -84,9 +84,9 @@ def _as_text(value: object) -> str:
 
 
 def redact_url(url: str) -> str:
-    """Return `url` without its password."""
+    """Return `url` without its passwords: the login's, and that of a key file."""
     url = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)  # up to the last @: rather too much than too little
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+    return re.sub(r"([?&]\w*password=)[^&]*", r"\1***", url)
 
 
 class Shown(msgspec.Struct, frozen=True):

@@ -113,6 +113,8 @@ def test_a_file_that_is_no_configuration_is_an_error(tmp_path: Path, text: str) 
         ("postgresql://u:p:w@h/d", "postgresql://u:***@h/d"),
         ("redis://:secret@h:1/0", "redis://:***@h:1/0"),
         ("postgresql://h/d?user=u&password=secret&x=1", "postgresql://h/d?user=u&password=***&x=1"),
+        ("postgresql://h/d?sslkey=k&sslpassword=secret", "postgresql://h/d?sslkey=k&sslpassword=***"),
+        ("rediss://h/0?ssl_password=secret&db=1", "rediss://h/0?ssl_password=***&db=1"),
         ("unix:///run/x.sock?db=0", "unix:///run/x.sock?db=0"),
         ("postgresql://u:p/w?x@h/d", "postgresql://u:***@h/d"),
     ],

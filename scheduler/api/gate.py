@@ -73,7 +73,7 @@ def _demand_own(own: RunScope, route: Route, params: Mapping[str, str]) -> None:
             return
     except (KeyError, ValueError):
         pass
-    raise Forbidden("a run's token opens its own run only: its checkpoint, fence, outputs and logs", None)
+    raise Forbidden("a run's token opens its own run only: its checkpoint, fence, outputs, logs and event", None)
 
 
 def _address(scope: Scope) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from scheduler.api.routes import ROUTES
 from scheduler.domain.run_tokens import RunToken, read, sign
 from tests.roles.api.access_support import Caller, Closed
 from tests.roles.api.support import FakeWorker
@@ -30,6 +31,15 @@ async def test_it_opens_its_own_runs_checkpoint_fence_logs_and_outputs(closed: C
     assert (await own.get(f"/api/runs/{run}/fence/{claim.fence}")).json == {"valid": True, "current": claim.fence}
     for tail in ("logs", "outputs"):
         assert (await own.get(f"/api/runs/{run}/{tail}")).status == 200
+
+
+async def test_its_refusal_names_all_that_it_opens(closed: Closed, worker: FakeWorker) -> None:
+    editor = await closed.key("editor")
+    own = await token_of(closed, await worker.claim((await editor.create())["last_run"]["id"]))
+    refusal = (await own.get("/api/tasks")).json["detail"]
+    for route in ROUTES:
+        if route.run_token:
+            assert route.path.split("/")[4].removesuffix("s") in refusal, route.path
 
 
 async def test_it_opens_nothing_else(closed: Closed, worker: FakeWorker) -> None:

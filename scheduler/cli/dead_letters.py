@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
@@ -12,6 +13,8 @@ from scheduler.cli import exits
 from scheduler.cli.connection import FLAG, REMOTE, Remote, failure, task_id
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from scheduler.client import Client, Decided, Selection
 
 app = App(name="dlq", help="Look at dead letters, revive their runs, or close them.")
@@ -113,40 +116,38 @@ def _decide(
     if bool(letters) == (everything or not which.empty):
         raise failure("give either dead letter ids, or a filter, or --all", exits.USAGE)
     from scheduler.cli.output import progress  # noqa: PLC0415 - not needed for help
+    from scheduler.client import Selection  # noqa: PLC0415
 
     refused = 0
     with remote.connect() as client, progress(title, len(letters) or None) as show:
         out = remote.output()
         done = 0
-        for selection in _selections(client, letters, which):
-            decided = decide(client, selection)
+        for ids in _selected(client, letters, which):
+            decided = decide(client, Selection(ids=ids))
             for item in decided:
                 refused += item.result == "refused"
                 out.done(item, f"{item.id} {item.result}" + (f": {item.code}" if item.code else ""))
             done += len(decided)
             show(done)
-            if not letters and (len(decided) < selection.limit or refused):
-                break  # what was refused stays open, and would be chosen again
     return exits.FAILURE if refused else exits.OK
 
 
-def _selections(client: Client, letters: tuple[str, ...], which: Filter) -> Iterator[Selection]:
-    """Yield what to decide, a bounded number at a time."""
+def _selected(client: Client, letters: tuple[str, ...], which: Filter) -> Iterator[list[UUID]]:
+    """Yield what to decide, a bounded number at a time and each once: what is refused stays open, and is passed by."""
     from uuid import UUID  # noqa: PLC0415 - not needed for help
 
-    from scheduler.client import Selection  # noqa: PLC0415
-
+    ids: Iterator[UUID]
     if letters:
         try:
-            ids = [UUID(letter) for letter in letters]
+            ids = iter([UUID(letter) for letter in letters])
         except ValueError:
             raise failure("dead letters are given by id; `dts dlq list` shows them", exits.USAGE) from None
-        for start in range(0, len(ids), _PAGE):
-            yield Selection(ids=ids[start : start + _PAGE])
-        return
-    task = None if which.task is None else UUID(task_id(client, which.task))
-    while True:
-        yield Selection(queue=which.queue, task_id=task, reason=which.reason, limit=_PAGE)
+    else:
+        task = None if which.task is None else task_id(client, which.task)
+        found = client.dead_letters(queue=which.queue, task=task, reason=which.reason, page=_PAGE)
+        ids = (letter.id for letter in found)
+    while chosen := list(islice(ids, _PAGE)):
+        yield chosen
 
 
 def _merge_patch(text: str) -> dict[str, Any]:

@@ -21,6 +21,13 @@ def ended(remote: Dts, run: str) -> Done:
     return remote("run", "wait", run, "--timeout", 20)
 
 
+def die(remote: Dts, name: str, command: str) -> None:
+    """Leave a dead letter of a task of that name."""
+    run = submitted(remote, "--attempts", 2, "--name", name, "-c", "--", command)["last_run"]["id"]
+    remote("task", "edit", name, "--set", 'retry={"max_attempts": 2, "initial_interval": 0}')
+    assert ended(remote, run).item["state"] == "dead_letter"
+
+
 def test_tasks_are_found_by_name_unless_several_have_it(remote: Dts) -> None:
     first = submitted(remote, "--name", "twin", "--", "true")
     assert remote("task", "show", "twin").item["id"] == first["id"]
@@ -112,13 +119,6 @@ def test_logs_can_be_read_afterwards_and_followed(remote: Dts) -> None:
     assert "".join(piece["text"] for piece in pieces if piece["stream"] == "stdout") == "a\nb"
 
 
-def test_explain_says_what_a_run_waits_for(remote: Dts) -> None:
-    run = submitted(remote, "--delay", "1h", "--", "true")["last_run"]["id"]
-    assert [blocker["code"] for blocker in remote("run", "explain", run).item["blockers"]] == ["time"]
-    assert remote("run", "cancel", run).item["cancelled"] == [run]
-    again = remote("run", "cancel", run)
-    assert again.code == exits.FAILURE
-    assert "cancelled" in again.err
 def test_one_attempt_and_one_stream_can_be_followed(remote: Dts) -> None:
     command = "echo out $DTS_ATTEMPT; echo err $DTS_ATTEMPT >&2; test $DTS_ATTEMPT = 2"
     run = submitted(remote, "--attempts", 2, "-c", "--", command)["last_run"]["id"]
@@ -129,6 +129,13 @@ def test_one_attempt_and_one_stream_can_be_followed(remote: Dts) -> None:
     assert (both.out, both.err) == ("", "err 2\n")
 
 
+def test_explain_says_what_a_run_waits_for(remote: Dts) -> None:
+    run = submitted(remote, "--delay", "1h", "--", "true")["last_run"]["id"]
+    assert [blocker["code"] for blocker in remote("run", "explain", run).item["blockers"]] == ["time"]
+    assert remote("run", "cancel", run).item["cancelled"] == [run]
+    again = remote("run", "cancel", run)
+    assert again.code == exits.FAILURE
+    assert "cancelled" in again.err
 
 
 def test_a_paused_queue_holds_its_runs(remote: Dts) -> None:
@@ -158,16 +165,24 @@ def test_dead_letters_are_listed_replayed_and_discarded(remote: Dts) -> None:
 
 def test_letters_behind_a_canary_that_dies_again_are_open_again(remote: Dts) -> None:
     for name in ("bird-a", "bird-b"):
-        words = ("--attempts", 2, "--name", name, "-c", "--", "exit 44")
-        run = submitted(remote, *words)["last_run"]["id"]
-        remote("task", "edit", name, "--set", 'retry={"max_attempts": 2, "initial_interval": 0}')
-        assert ended(remote, run).item["state"] == "dead_letter"
+        die(remote, name, "exit 44")
     letters = [letter["id"] for letter in remote("dlq", "list", "--reason", "exit:44").items]
     decided = remote("dlq", "replay", *letters, "--canary", 1).items
     assert [item["result"] for item in decided] == ["replayed", "waiting"]
     until_sync(lambda: len(remote("dlq", "list", "--reason", "exit:44").items) == 2, seconds=20)
     assert remote("run", "show", decided[1]["run_id"]).item["state"] == "skipped"
     assert remote("dlq", "discard", "--reason", "exit:44").code == exits.OK
+
+
+def test_letters_behind_one_that_is_refused_are_decided_too(remote: Dts, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("kept", "deleted"):
+        die(remote, name, "exit 45")
+    assert remote("task", "delete", "deleted").code == exits.OK
+    newest, oldest = (letter["id"] for letter in remote("dlq", "list", "--reason", "exit:45").items)
+    monkeypatch.setattr("scheduler.cli.dead_letters._PAGE", 1)
+    done = remote("dlq", "replay", "--reason", "exit:45")
+    assert [(item["id"], item["result"]) for item in done.items] == [(newest, "refused"), (oldest, "replayed")]
+    assert done.code == exits.FAILURE
 
 
 def test_deciding_dead_letters_needs_to_be_told_which(dts: Dts) -> None:

@@ -16,6 +16,10 @@ VARIABLE = "DTS_SUPERVISOR"
 _PR_SET_PDEATHSIG = 1
 
 
+LEFT = 3
+"""Exit code of a role that has left because the installation told it to: nobody starts it again by himself."""
+
+
 def die_with_parent() -> None:
     """Have the kernel send us SIGTERM when the supervisor that started us ends, however it ends (Linux).
 

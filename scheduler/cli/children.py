@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 
 from scheduler.cli.launch import Launched
+from scheduler.lifeline import LEFT
 from scheduler.service import STEADY, sleep
 from scheduler.telemetry import get_logger
 
@@ -76,17 +77,14 @@ class Children:
         """Return the names in the order in which they were added."""
         return list(self._children)
 
-    async def keep(self, name: str, *, fatal: Iterable[int], final: Iterable[int] = ()) -> None:
-        """Start `name` again whenever it ends, until it is stopped.
-
-        Exit codes in `fatal` end everything instead; with one in `final` it has left, and is let go.
-        """
+    async def keep(self, name: str, fatal: Iterable[int]) -> None:
+        """Start `name` again whenever it ends, until it is stopped or leaves; exit codes in `fatal` end everything."""
         failures = 0
         while True:
             code = await self._children[name].wait()
             if name in self._stopping:
                 return
-            if code in final:
+            if code == LEFT:
                 _log.warning("role has left, and is not started again", role_name=name)
                 return
             _log.warning("role ended", role_name=name, code=code)

@@ -92,10 +92,15 @@ def run_role(name: str, config: Config) -> int:
     wiring = _ROLES[name](config)
     garbage.begin()
 
-    async def main(stop: anyio.Event) -> None:
-        await _run(wiring, name, config, stop)
+    left = False
 
-    return process.run_process(main)
+    async def main(stop: anyio.Event) -> None:
+        nonlocal left
+        await _run(wiring, name, config, stop)
+        left = not stop.is_set()
+
+    code = process.run_process(main)
+    return lifeline.LEFT if left and code == exits.OK else code
 
 
 async def _run(wiring: Wiring, name: str, config: Config, stop: anyio.Event) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from urllib.parse import urlsplit
 
 import anyio
@@ -29,9 +28,6 @@ from scheduler.store import migrate
 from scheduler.store.database import Database, StoreUnavailable
 
 _FATAL = (exits.CONFIG, exits.USAGE)
-_DRAINED = (exits.OK,)
-"""How a worker ends that was told to leave."""
-
 _ROLE_PATIENCE = 15.0
 
 
@@ -81,11 +77,8 @@ class _Supervisor:
         async with anyio.create_task_group() as servers:
             try:
                 async with anyio.create_task_group() as roles:
-                    names = self.children.names
-                    for name in names:
-                        final = _DRAINED if name in _workers(names) else ()
-                        keep = partial(self.children.keep, name, fatal=_FATAL, final=final)
-                        roles.start_soon(keep, name=f"keep:{name}")
+                    for name in self.children.names:
+                        roles.start_soon(self.children.keep, name, _FATAL, name=f"keep:{name}")
                     roles.start_soon(self._bring_up, servers, name="bring-up")
                     await stop.wait()
                     await self._take_down()

@@ -24,7 +24,7 @@ import time
 
 from scheduler.domain.guarding import Demand, demand
 from scheduler.failpoints import Point, reach_now
-from scheduler.lifeline import call_ourselves, die_with_parent, end_when_interrupted
+from scheduler.lifeline import LEFT, call_ourselves, die_with_parent, end_when_interrupted
 from scheduler.worker import cgroups, linux, tree
 from scheduler.worker.page import VARIABLE, LeasePage
 
@@ -34,6 +34,9 @@ REPLACES = "DTS_REPLACES"
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 30.0
 _STEADY = 60.0
 """A worker that lived so long (seconds) is restarted without delay."""
+
+_FOR_GOOD = {0, LEFT, 130}
+"""Exit codes of a worker that is not started again: it was stopped, at once even, or told to leave."""
 
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What asks the guard to end."""
@@ -95,7 +98,7 @@ class Guard:
             self._empty_tree()
             reach_now(Point.TREE_EMPTY)
             replaces = self._page.incarnation or replaces
-            if self._stopping or replaces is None or code in {0, 130}:
+            if self._stopping or replaces is None or code in _FOR_GOOD:
                 return code
             delay = _FIRST_DELAY if time.monotonic() - started > _STEADY else min(delay * 2, _LONGEST_DELAY)
             print(f"dts-worker: the worker ended with {code}; a new one starts", file=sys.stderr, flush=True)  # noqa: T201

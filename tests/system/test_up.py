@@ -85,10 +85,14 @@ def test_wrong_settings_are_said_at_once(home: Path) -> None:
         assert "log.level" in "".join(up.log)
 
 
-@pytest.mark.parametrize("role", ["dts-api", "dts-scheduler", "dts-worker", "dts-guard"])
-def test_a_role_that_is_killed_is_replaced_and_work_goes_on(up: Up, role: str) -> None:
+@pytest.mark.parametrize(
+    ("role", "number"),
+    [(role, signal.SIGKILL) for role in ("dts-api", "dts-scheduler", "dts-worker", "dts-guard")]
+    + [("dts-guard", signal.SIGTERM)],
+)
+def test_a_role_that_is_killed_is_replaced_and_work_goes_on(up: Up, role: str, number: signal.Signals) -> None:
     victim = up.role(role)
-    victim.kill()
+    victim.send_signal(number)
     until_sync(lambda: up.role(role).pid != victim.pid, 20)
     identifier = until_sync(lambda: up.submit(["/bin/true"]), 20)["id"]
     until_sync(lambda: completed(up, identifier), 30)

@@ -1,4 +1,7 @@
-"""Accepting work: decode → validate → commit → answer; Redis hears of it afterwards."""
+"""Accepting work: decode → validate → commit → answer; Redis hears of it afterwards.
+
+What comes again under its `idempotency_key` is known before it is judged: it is answered, whatever has changed since.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, etag, location
 from scheduler.api.routing import Route
 from scheduler.api.secrets import refuse_unknown_secrets
+from scheduler.domain.errors import InvalidInput
 from scheduler.domain.lane import lane_for
-from scheduler.domain.task import TaskSpec
+from scheduler.domain.task import TaskSpec, encode_spec
 from scheduler.domain.validation import normalise
 from scheduler.store.intake import Created, NewTask, Origin
 from scheduler.store.tasks import StoredTask
@@ -31,7 +35,12 @@ async def create_task(api: Context, request: Request) -> Reply:
     request.demand_json()
     data = await request.body(api.settings.max_body, api.settings.body_timeout)
     now = api.clock.now()
-    spec = normalise(decode(_one, data), now)
+    spec = decode(_one, data)
+    if spec.idempotency_key is not None:
+        made = await _made_before(api, request, spec, spec.idempotency_key)
+        if made is not None:
+            return await _stored_answer(api, request, made, 200)
+    spec = normalise(spec, now)
     resolved = None
     if spec.calendars:
         await refuse_unknown_calendars(api, request.namespace, [spec], "")
@@ -47,13 +56,34 @@ async def create_task(api: Context, request: Request) -> Reply:
     if spec.idempotency_key is None:
         created = await api.intake.create(new)
     else:
-        outcome = await api.intake.create_once(new, spec.idempotency_key, sha256(new.spec_json).digest(), None)
+        outcome = await api.intake.create_once(new, spec.idempotency_key, _fingerprint(spec), None)
         if not isinstance(outcome, Created):
             return await _stored_answer(api, request, outcome.task_id, 200)
         created = outcome
     if new.edges:  # its run may have been skipped already: say what is stored
         return await _stored_answer(api, request, new.task_id, 201)
     return answer(task_answer(_as_stored(new, created)), 201, (etag(1), location("/api/tasks", new.task_id)))
+
+
+async def _made_before(api: Context, request: Request, asked: TaskSpec, key: str) -> UUID | None:
+    """Return the task that the same request made under this key, None if the key is free.
+
+    Raises Conflict if it was another request.
+    """
+    try:
+        spec = normalise(asked, None)
+    except InvalidInput:
+        return None  # it is refused in any case, and then with what is past, too
+    held = await api.intake.held(request.namespace, key)
+    if held is None:
+        return None
+    held.demand(_fingerprint(spec))
+    return held.task_id
+
+
+def _fingerprint(spec: TaskSpec) -> bytes:
+    """Return what tells requests apart: what a normalised spec says, and not what its names mean at the moment."""
+    return sha256(encode_spec(spec)).digest()
 
 
 def _origin(request: Request) -> Origin:

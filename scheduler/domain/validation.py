@@ -42,10 +42,11 @@ _DURATIONS = {
 _DEFAULTS = {field.name: field.default for field in structs.fields(TaskSpec) if field.name in _DURATIONS}
 
 
-def normalise(spec: TaskSpec, now: datetime, pointer: str = "") -> TaskSpec:
+def normalise(spec: TaskSpec, now: datetime | None, pointer: str = "") -> TaskSpec:
     """Return the normal form of a decoded spec. Raises InvalidInput with every complaint.
 
-    `now` dates the request; `pointer` is where the spec stands in the body, for example `/12` in a batch.
+    `now` dates the request, and decides what is past; None: nothing is. The normal form is the same at any time.
+    `pointer` is where the spec stands in the body, for example `/12` in a batch.
     """
     found = Complaints(pointer)
     changes: dict[str, Any] = {}

@@ -16,8 +16,11 @@ from scheduler.domain.task import Dependency, TaskSpec
 from scheduler.domain.zones import zone_named
 
 
-def check_planning(spec: TaskSpec, now: datetime, found: Complaints, changes: dict[str, Any]) -> None:
-    """Complain about what can never be due; put fields that have a normal form into `changes`."""
+def check_planning(spec: TaskSpec, now: datetime | None, found: Complaints, changes: dict[str, Any]) -> None:
+    """Complain about what can never be due; put fields that have a normal form into `changes`.
+
+    What was due in time may be past now: that is complained about only where `now` says when that is.
+    """
     if spec.run_at is not None:
         changes["run_at"] = _moment(spec.run_at, "run_at", found)
         if spec.delay is not None:
@@ -34,7 +37,7 @@ def check_planning(spec: TaskSpec, now: datetime, found: Complaints, changes: di
 
 
 def _recurring(
-    spec: TaskSpec, expression: str, now: datetime, zone: str, found: Complaints, changes: dict[str, Any]
+    spec: TaskSpec, expression: str, now: datetime | None, zone: str, found: Complaints, changes: dict[str, Any]
 ) -> None:
     for field in ("run_at", "delay"):
         if getattr(spec, field) is not None:
@@ -47,7 +50,7 @@ def _recurring(
     changes |= bounds
     starts_at, ends_at = bounds.get("starts_at"), bounds.get("ends_at")
     within = True
-    if ends_at is not None and ends_at <= now:
+    if now is not None and ends_at is not None and ends_at <= now:
         found.add("ends_at", f"{_rfc3339(ends_at)} is past (it is {_rfc3339(now)}): write a later moment, or none")
         within = False
     if ends_at is not None and starts_at is not None and ends_at <= starts_at:
@@ -64,7 +67,7 @@ def _recurring(
     if isinstance(schedule, EventSchedule):
         changes["schedule"] = schedule.expression
         _refuse_planning(spec, found)
-    elif within:
+    elif within and now is not None:
         _refuse_no_fires(schedule, structs.replace(spec, **bounds) if bounds else spec, now, found)
 
 

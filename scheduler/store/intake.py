@@ -74,9 +74,16 @@ class Created(msgspec.Struct, frozen=True, gc=False):
 class Held(msgspec.Struct, frozen=True):
     """Whoever used an idempotency key before."""
 
+    key: str
+    fingerprint: bytes
     task_id: UUID
     run_id: UUID | None
     created_at: datetime
+
+    def demand(self, fingerprint: bytes) -> None:
+        """Raise Conflict (`idempotency_key_reused`) unless it was used for the request of this fingerprint."""
+        if self.fingerprint != fingerprint:
+            raise Conflict("idempotency_key_reused", f"the idempotency key {self.key!r} was used for another request")
 
 
 class Intake:
@@ -156,6 +163,10 @@ class Intake:
         self._on_created(created)
         return created
 
+    async def held(self, namespace: str, key: str) -> Held | None:
+        """Return who holds an idempotency key now, None if nobody does."""
+        return await _holder(self._database, namespace, key)
+
     async def create_once(self, new: NewTask, key: str, fingerprint: bytes, ttl: float | None) -> Created | Held:
         """Create one task under an idempotency key that is held for `ttl` seconds (None: for as long as the row lives).
 
@@ -166,12 +177,11 @@ class Intake:
             batch = _Batch(executor)
             took = await executor.fetchval("hold_key", new.namespace, key, fingerprint, new.task_id, new.run_id, ttl)
             if took is None:
-                held = await executor.fetchrow("held_key", new.namespace, key)
-                if held is None or held["fingerprint"] != fingerprint:
-                    raise Conflict(
-                        "idempotency_key_reused", f"the idempotency key {key!r} was used for another request"
-                    )
-                return Held(held["task_id"], held["run_id"], held["created_at"])
+                held = await _holder(executor, new.namespace, key)
+                if held is None:
+                    raise Conflict("in_flight", f"the idempotency key {key!r} has just expired; ask again")
+                held.demand(fingerprint)
+                return held
             created = await self._insert(batch, [new])
             await batch.skip_hopeless()
         await self._committed(batch)
@@ -313,6 +323,11 @@ class _Batch:
         created = await insert_once(self.executor, batch, unmet)
         await self.executor.execute("insert_dependencies", *(list(column) for column in zip(*rows, strict=True)))
         return created
+
+
+async def _holder(executor: Executor, namespace: str, key: str) -> Held | None:
+    row = await executor.fetchrow("held_key", namespace, key)
+    return None if row is None else Held(key=key, **dict(row))
 
 
 def _entry(new: NewTask, origin: Origin) -> Entry:

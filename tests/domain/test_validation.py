@@ -223,3 +223,29 @@ def test_whatever_is_accepted_is_stable_and_can_be_stored(body: dict[str, Any]) 
     stored = encode_spec(normal)
     assert decode_spec(stored) == normal
     assert "\0" not in str(msgspec.json.decode(stored))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"schedule": "* * * * *", "ends_at": "2000-01-01T00:00:00+02:00"},
+        {"schedule": "0 0 1 1 *", "starts_at": NOW.isoformat(), "ends_at": (NOW + timedelta(seconds=1)).isoformat()},
+        {"schedule": "0 0 0 1 1 ? 2001"},
+        {"schedule": "@every 10s", "ends_at": (NOW + timedelta(seconds=1)).isoformat()},
+    ],
+)
+def test_what_is_past_is_complained_about_only_where_it_is_said_when_that_is(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        normalise(spec(**fields), NOW)
+    normal = normalise(spec(**fields), None)
+    assert normal == normalise(normal, None)
+    with pytest.raises(InvalidInput) as caught:
+        normalise(spec(**fields, priority=3, timezone="Mars/Olympus"), None)
+    assert [error.pointer for error in caught.value.errors] == ["/timezone"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"run_at": "2030-01-01T00:00:00+02:00"}, {"schedule": "@every 90s", "jitter": "5m"}]
+)
+def test_the_normal_form_is_the_same_at_any_time(fields: dict[str, Any]) -> None:
+    assert normalise(spec(**fields), None) == normalise(spec(**fields), NOW)

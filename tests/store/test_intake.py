@@ -237,6 +237,18 @@ async def test_an_idempotency_key_returns_the_first_task_and_refuses_another_req
     assert await count(database, "tasks") == 1
 
 
+async def test_a_key_is_held_until_it_expires(database: Database) -> None:
+    first, second = new_task("first"), new_task("second")
+    async with bench(database) as b:
+        await b.intake.create_once(first, "for ever", b"print", None)
+        await b.intake.create_once(second, "expired", b"print", 0.0)
+        assert await b.intake.held("default", "never used") is None
+        assert await b.intake.held("default", "expired") is None
+        held = await b.intake.held("default", "for ever")
+    assert held is not None
+    assert (held.task_id, held.run_id, held.fingerprint) == (first.task_id, first.run_id, b"print")
+
+
 async def test_two_requests_with_one_key_at_the_same_time_make_one_task(database: Database) -> None:
     results: list[object] = []
     async with bench(database) as b, anyio.create_task_group() as group:

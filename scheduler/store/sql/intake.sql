@@ -116,4 +116,5 @@ RETURNING task_id
 
 -- name: held_key
 -- reads who holds an idempotency key
-SELECT fingerprint, task_id, run_id, created_at FROM idempotency_keys WHERE namespace = $1 AND key = $2
+SELECT fingerprint, task_id, run_id, created_at FROM idempotency_keys
+WHERE namespace = $1 AND key = $2 AND (expires_at IS NULL OR expires_at > dts_now())

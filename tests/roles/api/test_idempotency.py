@@ -1,13 +1,15 @@
-"""`Idempotency-Key`: what is sent again is answered again, and done once."""
+"""`Idempotency-Key`, and `idempotency_key` of a task: what is sent again is answered again, and done once."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import anyio
 import pytest
 
 from scheduler.api.settings import ApiSettings
+from scheduler.domain.clock import SystemClock
 from scheduler.domain.lane import lane_of
 from scheduler.store.database import Database, StoreUnavailable
 from scheduler.store.request_keys import keep
@@ -173,3 +175,76 @@ async def test_edges_of_a_task_made_under_a_key_are_found_by_an_end_that_waited_
     assert created.status == 201
     async with database.session() as connection:
         assert await connection.fetchval("SELECT count(*) FROM run_dependencies WHERE state = 'waiting'") == 0
+
+
+# ------------------------------------------------------------------------------------------------ the field of a task
+
+KEYED = {"name": "keyed", "command": "true", "idempotency_key": "k"}
+
+
+async def _is_answered_again(api: Client, body: Any, first: Any, **kwargs: Any) -> None:
+    assert first.status == 201, first.body
+    again = await api.post("/api/tasks", body, **kwargs)
+    assert (again.status, again.json["id"]) == (200, first.json["id"]), again.body
+
+
+@pytest.mark.parametrize(
+    ("names", "gone"),
+    [
+        ({"depends_on": [{"task": "nightly"}], "schedule": "@daily"}, "/api/tasks/{nightly}?cascade=cancel"),
+        ({"calendars": ["holidays"]}, "/api/calendars/holidays"),
+        ({"env": {"PASSWORD": {"secret": "password"}}}, "/api/secrets/password"),
+    ],
+)
+async def test_a_task_sent_again_is_found_though_what_it_named_is_gone(
+    api: Client, names: dict[str, Any], gone: str
+) -> None:
+    nightly = await api.create("nightly", schedule="@daily")
+    await api.post("/api/calendars", {"name": "holidays", "dates": ["2030-12-25"]})
+    await api.post("/api/secrets", {"name": "password", "value": "correct horse"})
+    first = await api.post("/api/tasks", {**KEYED, **names})
+    assert (await api.request("DELETE", gone.format(nightly=nightly["id"]))).status == 204
+    await _is_answered_again(api, {**KEYED, **names}, first)
+
+
+async def test_a_task_sent_again_is_found_though_what_it_waited_for_has_ended(api: Client, worker: FakeWorker) -> None:
+    upstream = await api.create("up")
+    body = {**KEYED, "depends_on": [{"task": "up"}]}
+    first = await api.post("/api/tasks", body)
+    await worker.end(await worker.claim(upstream["last_run"]["id"]))
+    await _is_answered_again(api, body, first)
+
+
+async def test_a_task_sent_again_is_found_though_there_is_no_room_for_another(api: Client) -> None:
+    for bound, body, refused in (
+        ({"max_tasks": 1}, {**KEYED, "schedule": "@daily"}, 409),
+        ({"max_pending": 1}, {**KEYED, "delay": "1h"}, 503),
+    ):
+        (name,) = bound
+        within = {"dts-namespace": name.replace("_", "-")}
+        assert (await api.post("/api/namespaces", {"name": within["dts-namespace"], **bound})).status == 201
+        first = await api.post("/api/tasks", body, headers=within)
+        another = {**body, "name": "another", "idempotency_key": "another"}
+        assert (await api.post("/api/tasks", another, headers=within)).status == refused
+        await _is_answered_again(api, body, first, headers=within)
+
+
+async def test_a_task_sent_again_is_found_though_its_time_has_passed(database: Database, redis_url: str) -> None:
+    clock = SystemClock()
+    ends_at = (clock.now() + timedelta(hours=1)).isoformat()
+    async with running_api(database, redis_url, clock=clock) as api:
+        body = {**KEYED, "schedule": "* * * * *", "ends_at": ends_at}
+        first = await api.post("/api/tasks", body)
+        clock.offset = 7200.0
+        assert (await api.post("/api/tasks", {**body, "idempotency_key": "another"})).pointers == ["/ends_at"]
+        await _is_answered_again(api, body, first)
+
+
+async def test_a_task_s_key_is_for_one_body_however_that_is_written(api: Client) -> None:
+    body = {**KEYED, "timeout": "5m"}
+    first = await api.post("/api/tasks", body)
+    await _is_answered_again(api, {**KEYED, "timeout": 300}, first)
+    other = await api.post("/api/tasks", {**KEYED, "timeout": 301})
+    assert (other.status, other.json["code"]) == (409, "idempotency_key_reused")
+    wrong = {**KEYED, "schedule": "@daily", "ends_at": "2000-01-01T00:00:00Z", "timezone": "Mars/Olympus"}
+    assert (await api.post("/api/tasks", wrong)).pointers == ["/timezone", "/ends_at"]

@@ -13,6 +13,7 @@ from scheduler.api.routing import PAGED, QUEUE, Query, Route
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, PreconditionFailed
 from scheduler.domain.task import decode_spec
 from scheduler.domain.workflows import EXECUTOR
+from scheduler.store.database import Executor
 from scheduler.store.tasks import LockedTask, StoredTask, TaskFilter
 from scheduler.wire.runs import Cancelled
 from scheduler.wire.tasks import Task, TaskStatus
@@ -79,10 +80,7 @@ async def cancel_task(api: Context, request: Request) -> Reply:
 
 async def delete_task(api: Context, request: Request) -> Reply:
     """Delete a task. With live runs or dependents only by `?cascade=cancel`, which cancels and skips them."""
-    request.allow_query("cascade")
-    cascade = request.query.get("cascade")
-    if cascade not in (None, "cancel"):
-        raise InvalidInput([FieldError("?cascade", 'must be "cancel"')])
+    cascade = cascades(request)
     task_id, expected = request.uuid("task"), request.if_match()
     async with api.database.transaction() as executor:
         task = found(await api.tasks.lock(executor, request.namespace, task_id), "task", task_id)
@@ -90,24 +88,42 @@ async def delete_task(api: Context, request: Request) -> Reply:
         if decode_spec(task.spec).executor == EXECUTOR:
             raise Conflict("workflow", f"the task carries the workflow {task.name!r}: delete that instead")
         request.note(version_before=task.version)
-        live = await api.tasks.live_runs(executor, task.id)
-        dependents = await api.tasks.waiting_dependents(executor, task.id)
-        if cascade is None:
-            if live:
-                raise Conflict("live_runs", f"{len(live)} runs have not ended; ?cascade=cancel cancels them")
-            definitions = await api.tasks.dependent_definitions(executor, request.namespace, task.id)
-            if dependents or definitions:
-                names = ", ".join(repr(name) for name in definitions.values())
-                what = f"the tasks {names}" if names else f"{len(dependents)} waiting runs"
-                raise Conflict("dependents", f"{what} depend on it; ?cascade=cancel skips what waits")
-        skipped = await api.tasks.skip_dependents(executor, dependents)
-        cancelled = await api.runs.cancel(executor, request.namespace, [run.id for run in live], reason="task_deleted")
-        await api.tasks.delete(executor, task.id, request.actor)
+        await delete_locked(api, request, executor, task.id, cascade=cascade)
+    return nothing()
+
+
+def cascades(request: Request) -> bool:
+    """Say whether a DELETE ends what lives and what waits, too. Raises InvalidInput."""
+    request.allow_query("cascade")
+    cascade = request.query.get("cascade")
+    if cascade not in (None, "cancel"):
+        raise InvalidInput([FieldError("?cascade", 'must be "cancel"')])
+    return cascade is not None
+
+
+async def delete_locked(api: Context, request: Request, executor: Executor, task_id: UUID, *, cascade: bool) -> None:
+    """Delete a locked task: one with live runs or dependents only by cascade, which cancels and skips them.
+
+    Recurring dependents stay, and their runs are skipped from now on. Raises Conflict (`live_runs`, `dependents`).
+    """
+    live = await api.tasks.live_runs(executor, task_id)
+    dependents = await api.tasks.waiting_dependents(executor, task_id)
+    if not cascade:
+        if live:
+            raise Conflict("live_runs", f"{len(live)} runs have not ended; ?cascade=cancel cancels them")
+        definitions = await api.tasks.dependent_definitions(executor, request.namespace, task_id)
+        if dependents or definitions:
+            names = ", ".join(repr(name) for name in definitions.values())
+            what = f"the tasks {names}" if names else f"{len(dependents)} waiting runs"
+            raise Conflict("dependents", f"{what} depend on it; ?cascade=cancel skips what waits")
+    # What waits goes first: to some of it the end of a run is what it waits for.
+    skipped = await api.tasks.skip_dependents(executor, dependents)
+    cancelled = await api.runs.cancel(executor, request.namespace, [run.id for run in live], reason="task_deleted")
+    await api.tasks.delete(executor, task_id, request.actor)
     api.offers.cancel(cancelled.requested)
     api.offers.settled(skipped)
     api.offers.settled(cancelled.settled)
     api.offers.wake_control()
-    return nothing()
 
 
 def demand_version(task: StoredTask | LockedTask, expected: int | None) -> None:

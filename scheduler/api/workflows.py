@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from uuid import UUID
 
 import msgspec
 
@@ -17,12 +16,13 @@ from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, etag, nothing
 from scheduler.api.routing import PAGED, Query, Route
 from scheduler.api.secrets import refuse_unknown_secrets
+from scheduler.api.tasks import cascades, delete_locked
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, PreconditionFailed
 from scheduler.domain.lane import lane_of
 from scheduler.domain.task import decode_spec, encode_spec
 from scheduler.domain.workflows import WorkflowSpec, carrier_of, normalised
 from scheduler.store.database import Executor
-from scheduler.store.tasks import Edit
+from scheduler.store.tasks import Edit, LockedTask
 from scheduler.wire.workflows import Workflow
 
 _spec = msgspec.json.Decoder(WorkflowSpec)
@@ -67,41 +67,26 @@ async def get_workflow(api: Context, request: Request) -> Reply:
 async def replace_workflow(api: Context, request: Request) -> Reply:
     """Replace a workflow's definition; runs that have begun keep theirs."""
     now = api.clock.now()
-    spec, expected = await _read(api, request, now), request.if_match()
-    stored = await find_workflow(api, request)
-    if spec.name != stored.name:
-        raise InvalidInput([FieldError("/name", f"must be {stored.name!r}: a workflow keeps its name")])
-    _demand_version(stored, expected)
+    spec = await _read(api, request, now)
     async with api.database.transaction() as executor:
-        await _replace_carrier(api, request, executor, stored.task_id, spec, now)
+        carrier, stored = await _lock(api, request, executor)
+        if spec.name != stored.name:
+            raise InvalidInput([FieldError("/name", f"must be {stored.name!r}: a workflow keeps its name")])
+        await _replace_carrier(api, request, executor, carrier, spec, now)
         await _ensure_lanes(api, executor, request.namespace, spec)
-        if not await api.workflows.replace(executor, stored, spec, request.actor):
-            raise Conflict("changed_meanwhile", "the workflow was changed at the same time; read it and try again")
+        await api.workflows.replace(executor, stored, spec, request.actor)
     api.offers.wake_control()
     return await _answer(api, request, stored.name, 200)
 
 
 async def delete_workflow(api: Context, request: Request) -> Reply:
-    """Delete a workflow. With live runs only by `?cascade=cancel`, which cancels them and their tasks."""
-    request.allow_query("cascade")
-    cascade = request.query.get("cascade")
-    if cascade not in (None, "cancel"):
-        raise InvalidInput([FieldError("?cascade", 'must be "cancel"')])
-    stored = await find_workflow(api, request)
-    _demand_version(stored, request.if_match())
+    """Delete a workflow. With live runs or dependents only by `?cascade=cancel`, which cancels and skips them."""
+    cascade = cascades(request)
     async with api.database.transaction() as executor:
-        found(await api.tasks.lock(executor, request.namespace, stored.task_id), "workflow", stored.name)
-        live = [run.id for run in await api.tasks.live_runs(executor, stored.task_id)]
-        if live and cascade is None:
-            raise Conflict("live_runs", f"{len(live)} runs have not ended; ?cascade=cancel cancels them")
-        if await api.tasks.dependent_definitions(executor, request.namespace, stored.task_id):
-            raise Conflict("dependents", "recurring tasks depend on it")
-        # The leader ends what their tasks still run.
-        cancelled = await api.runs.cancel(executor, request.namespace, live, reason="task_deleted")
-        await api.tasks.delete(executor, stored.task_id, request.actor)
-        await api.workflows.delete(executor, stored.task_id)
-    api.offers.settled(cancelled.settled)
-    api.offers.wake_control()
+        carrier, _ = await _lock(api, request, executor)
+        # The leader ends what the tasks of its runs still run.
+        await delete_locked(api, request, executor, carrier.id, cascade=cascade)
+        await api.workflows.delete(executor, carrier.id)
     return nothing()
 
 
@@ -119,11 +104,24 @@ async def _read(api: Context, request: Request, now: datetime) -> WorkflowSpec:
     return spec
 
 
+async def _lock(api: Context, request: Request, executor: Executor) -> tuple[LockedTask, Workflow]:
+    """Return the carrier of the workflow that the path names, and it; both are kept until the transaction ends.
+
+    Raises NotFound; PreconditionFailed unless the workflow is at the version that the caller expects.
+    """
+    named = await find_workflow(api, request)
+    carrier = found(await api.tasks.lock(executor, request.namespace, named.task_id), "workflow", named.name)
+    stored = await find_workflow(api, request)  # again: whoever held the lock before may have changed it
+    expected = request.if_match()
+    if expected is not None and expected != stored.version:
+        raise PreconditionFailed(expected, stored.version)
+    return carrier, stored
+
+
 async def _replace_carrier(
-    api: Context, request: Request, executor: Executor, task_id: UUID, spec: WorkflowSpec, now: datetime
+    api: Context, request: Request, executor: Executor, locked: LockedTask, spec: WorkflowSpec, now: datetime
 ) -> None:
-    locked = found(await api.tasks.lock(executor, request.namespace, task_id), "workflow", spec.name)
-    task = found(await api.tasks.get(request.namespace, task_id), "workflow", spec.name)
+    task = found(await api.tasks.get(request.namespace, locked.id), "workflow", spec.name)
     old, carrier = decode_spec(locked.spec), carrier_of(spec)
     if old == carrier:
         return
@@ -132,7 +130,7 @@ async def _replace_carrier(
     await api.tasks.edit(
         executor,
         Edit(
-            task_id=task_id,
+            task_id=locked.id,
             version=locked.version,
             actor=request.actor,
             spec=carrier,
@@ -152,11 +150,6 @@ async def _replace_carrier(
 
 async def _ensure_lanes(api: Context, executor: Executor, namespace: str, spec: WorkflowSpec) -> None:
     await api.intake.ensure_lanes(executor, [(namespace, task) for task in (carrier_of(spec), *spec.tasks)])
-
-
-def _demand_version(stored: Workflow, expected: int | None) -> None:
-    if expected is not None and expected != stored.version:
-        raise PreconditionFailed(expected, stored.version)
 
 
 async def _answer(api: Context, request: Request, name: str, status: int) -> Reply:
@@ -227,7 +220,7 @@ ROUTES: tuple[Route, ...] = (
         handler=delete_workflow,
         summary="Delete a workflow",
         tag="workflows",
-        query=(Query("cascade", str, "`cancel`: cancel its live runs and their tasks."),),
+        query=(Query("cascade", str, "`cancel`: cancel its live runs and their tasks, and skip what waits for it."),),
         responses={204: None},
         errors=(404, 409, 412, 422),
     ),

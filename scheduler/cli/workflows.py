@@ -90,7 +90,7 @@ def delete(
     name: WorkflowName,
     /,
     *,
-    cascade: Annotated[bool, FLAG, Parameter(help="Cancel what still runs.")] = False,
+    cascade: Annotated[bool, FLAG, Parameter(help="Cancel what still runs, and skip what depends on it.")] = False,
     remote: Remote = REMOTE,
 ) -> int:
     """Delete a workflow; the history of its runs stays until retention takes it."""

@@ -35,7 +35,7 @@ def replace_workflow(spec: WorkflowSpec, *, version: int | None = None) -> Opera
 
 
 def delete_workflow(name: str, *, cascade: bool = False) -> Operation[None]:
-    """Delete a workflow; `cascade` cancels its live runs, else these are a Conflict."""
+    """Delete a workflow; `cascade` cancels its live runs and skips what depends on it, else these are a Conflict."""
     query = {"cascade": "cancel" if cascade else None}
     yield from ask(build("DELETE", path_of("api", "workflows", name), query=query))
 

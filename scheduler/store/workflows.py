@@ -38,11 +38,9 @@ class Workflows:
         """Store a definition beside the carrier that the transaction has made."""
         await executor.execute("insert_workflow", task_id, namespace, spec.name, encode_workflow(spec), actor)
 
-    async def replace(self, executor: Executor, stored: Workflow, spec: WorkflowSpec, actor: str) -> bool:
-        """Store another definition; False if it is not at the version that was read."""
-        return (
-            await executor.fetchval("replace_workflow", stored.task_id, stored.version, encode_workflow(spec), actor)
-        ) is not None
+    async def replace(self, executor: Executor, stored: Workflow, spec: WorkflowSpec, actor: str) -> None:
+        """Store another definition of a workflow that was read when its carrier was locked."""
+        await executor.execute("replace_workflow", stored.task_id, stored.version, encode_workflow(spec), actor)
 
     async def delete(self, executor: Executor, task_id: UUID) -> None:
         """Forget a definition; what has begun goes on."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
+import anyio
 import pytest
 
 from scheduler.broker import Broker
@@ -15,10 +17,13 @@ from scheduler.domain.clock import SystemClock
 from scheduler.domain.task import decode_spec
 from scheduler.store.database import Database
 from scheduler.store.schedules import Schedules
+from scheduler.store.tasks import Tasks
 from scheduler.store.unfolding import Unfolding
 from tests.roles.api.support import Client, FakeWorker, running_api, running_worker
+from tests.support.locks import waiting_for_locks
 from tests.support.recurring import lead, leading, minute
 from tests.support.rows import IDS
+from tests.support.waiting import until
 
 LINE = [
     {"name": "a", "command": "a"},
@@ -177,6 +182,48 @@ async def test_names_are_unique_among_workflows_and_recurring_tasks_and_carriers
     assert "queued" not in states(await world.run(run["id"])).values()
     assert (await world.api.get("/api/workflows/w")).status == 404
     await world.create()
+
+
+@pytest.mark.parametrize(("live", "code"), [(False, "dependents"), (True, "live_runs")])
+async def test_what_waits_for_a_workflow_keeps_it_or_is_skipped_with_it(world: World, live: bool, code: str) -> None:
+    """The condition is one that the end of a cancelled run would meet."""
+    await world.create(schedule="@daily")
+    if live:
+        await world.start()
+    waiting = await world.api.create("waiting", depends_on=[{"task": "w", "on": "completion"}])
+    refused = await world.api.request("DELETE", "/api/workflows/w")
+    assert (refused.status, refused.json["code"]) == (409, code)
+    assert (await world.api.request("DELETE", "/api/workflows/w?cascade=cancel")).status == 204
+    await world.go_on()
+    run = await world.api.run_of(waiting)
+    assert (run["state"], run["reason"]) == ("skipped", "dependency_deleted")
+
+
+async def test_a_recurring_task_that_depends_on_a_workflow_keeps_it_unless_told_to_let_go(world: World) -> None:
+    await world.create(schedule="@daily")
+    await world.api.create("down", schedule="@daily", depends_on=[{"task": "w"}])
+    refused = await world.api.request("DELETE", "/api/workflows/w")
+    assert (refused.status, refused.json["code"]) == (409, "dependents")
+    assert "'down'" in refused.json["detail"]
+    assert (await world.api.request("DELETE", "/api/workflows/w?cascade=cancel")).status == 204
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+async def test_a_change_that_waits_for_another_one_is_judged_by_what_that_has_left(world: World, method: str) -> None:
+    workflow = await world.create()
+    body = {"name": "w", "tasks": LINE, "timezone": "Europe/Berlin"} if method == "PUT" else None
+    answers = []
+
+    async def change() -> None:
+        answers.append(await world.api.request(method, "/api/workflows/w", body, headers={"if-match": '"1"'}))
+
+    async with anyio.create_task_group() as group, world.database.transaction() as executor:
+        assert await Tasks(world.database).lock(executor, "default", UUID(workflow["task_id"]))
+        group.start_soon(change)
+        await until(lambda: waiting_for_locks(world.database))
+        await executor.target.execute("UPDATE workflows SET version = 2")
+    assert [(answer.status, answer.headers["etag"]) for answer in answers] == [(412, '"2"')]
+    assert (await world.api.get("/api/workflows/w")).json["version"] == 2
 
 
 async def test_explain_names_the_tasks_that_a_workflow_run_waits_for(world: World) -> None:

@@ -26,7 +26,6 @@ SELECT $1, $2, $3, $4, now.at, $5, now.at, $5 FROM (SELECT dts_now() AS at) AS n
 -- version n → n + 1: a new definition, for runs that begin from now on
 UPDATE workflows SET spec = $3, version = version + 1, updated_at = dts_now(), updated_by = $4
 WHERE task_id = $1 AND version = $2
-RETURNING version
 
 -- name: delete_workflow
 -- workflow → (nothing): its runs keep what they began with

@@ -32,6 +32,7 @@ async def create_workflow(api: Context, request: Request) -> Reply:
     """Create a workflow."""
     now = api.clock.now()
     spec = await _read(api, request, now)
+    await api.tenancy.demand_room(api.namespaces, request.namespace, 1)
     carrier, task_id = carrier_of(spec), api.ids.one()
     async with api.database.transaction() as executor:
         made = await executor.fetch(

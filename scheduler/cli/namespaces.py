@@ -14,7 +14,7 @@ app = App(name="namespace", help="Make, list, bound and delete namespaces.")
 
 Name = Annotated[str, Parameter(help="Small letters, digits and dashes, 63 at most.")]
 MaxPending = Annotated[int | None, Parameter(help="How many runs may wait.")]
-MaxTasks = Annotated[int | None, Parameter(help="How many recurring tasks there may be.")]
+MaxTasks = Annotated[int | None, Parameter(help="How many recurring tasks and workflows there may be.")]
 SubmitRate = Annotated[float | None, Parameter(help="How many runs a second may be submitted to one API process.")]
 
 

@@ -51,8 +51,8 @@ class IssuedKey(Key, kw_only=True, frozen=True):
 class Quotas(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What a namespace may have; null: as much as the installation.
 
-    `max_pending` bounds the runs that wait, `max_tasks` the recurring tasks, `submit_rate` the runs a second that are
-    taken, of which as many as ten seconds' worth may come at once.
+    `max_pending` bounds the runs that wait, `max_tasks` the recurring tasks and workflows, `submit_rate` the runs a
+    second that are taken, of which as many as ten seconds' worth may come at once.
     """
 
     max_pending: Annotated[int, Meta(ge=1, le=1 << 53)] | None = None

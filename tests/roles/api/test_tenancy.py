@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.roles.api.access_support import Caller, Closed
 from tests.roles.api.support import FakeWorker
 from tests.support import until
@@ -180,6 +182,20 @@ async def test_a_namespace_takes_no_more_than_its_quotas(closed: Closed) -> None
     text = (await (await closed.key()).get("/metrics")).body.decode()
     assert 'dts_runs_refused_total{bound="namespace",namespace="a"}' in text
     assert 'dts_runs_refused_total{bound="rate",namespace="b"} 1' in text
+
+
+@pytest.mark.parametrize("schedule", [None, "@daily"])
+async def test_a_workflow_counts_as_a_recurring_task(closed: Closed, schedule: str | None) -> None:
+    await closed.namespace("a", max_tasks=1)
+    editor = await closed.key("editor", namespaces=["a"])
+    workflows = [{"name": name, "tasks": [{"name": "x", "command": "true"}], "schedule": schedule} for name in "vw"]
+    assert (await editor.post("/api/workflows", workflows[0])).status == 201
+    over = await editor.post("/api/workflows", workflows[1])
+    assert (over.status, over.json["code"]) == (409, "quota")
+    assert (await editor.create("one-off"))["status"] == "pending"
+    assert (await editor.request("PUT", "/api/workflows/v", workflows[0])).status == 200
+    assert (await editor.request("DELETE", "/api/workflows/v")).status == 204
+    assert (await editor.post("/api/workflows", workflows[1])).status == 201
 
 
 async def test_who_may_edit_but_not_define_changes_when_a_command_runs_and_not_what(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 from starlette.responses import Response
 
 from scheduler.api.context import Context
@@ -55,7 +57,7 @@ def _has_body(request: Request) -> bool:
 def _object_of(request: Request, reply: Response) -> str | None:
     """Return the last step of where a new object is, else what the path names."""
     if (location := _header(reply, b"location")) is not None:
-        return location.rpartition("/")[2][:_LONGEST_OBJECT]
+        return unquote(location.rpartition("/")[2])[:_LONGEST_OBJECT]
     named = request.params.get("id") or request.params.get("name")
     return None if named is None else named[:_LONGEST_OBJECT]
 

@@ -11,7 +11,7 @@ from scheduler.api.context import Context, found
 from scheduler.api.cursors import cursor_of, limit_of, page_answer
 from scheduler.api.payloads import CalendarPage
 from scheduler.api.requests import Request, decode
-from scheduler.api.responses import Reply, answer, etag, nothing
+from scheduler.api.responses import Header, Reply, answer, etag, location, nothing
 from scheduler.api.routing import PAGED, Route
 from scheduler.domain.calendars import Calendar, NamedCalendar, check_calendar
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, PreconditionFailed
@@ -31,7 +31,7 @@ async def create_calendar(api: Context, request: Request) -> Reply:
     contents = Calendar(timezone=wanted.timezone, dates=wanted.dates, ranges=wanted.ranges, weekly=wanted.weekly)
     if not await api.calendars.create(request.namespace, wanted.name, contents, request.actor):
         raise Conflict("name_taken", f"a calendar is already named {wanted.name!r}")
-    return await _answer(api, request, wanted.name, 201)
+    return await _answer(api, request, wanted.name, 201, location("/api/calendars", wanted.name))
 
 
 async def list_calendars(api: Context, request: Request) -> Reply:
@@ -54,9 +54,11 @@ async def put_calendar(api: Context, request: Request) -> Reply:
     check_calendar(NamedCalendar(name=name, dates=[_ANY_DAY]))
     expected = request.if_match()
     async with api.database.transaction() as executor:
-        if not await api.calendars.put(executor, request.namespace, name, wanted, request.actor, expected):
+        version = await api.calendars.put(executor, request.namespace, name, wanted, request.actor, expected)
+        if version is None:
             stored = found(await api.calendars.get(request.namespace, name), "calendar", name)
             raise PreconditionFailed(expected or 0, stored.version)
+    request.note(version_before=version - 1 or None)
     return await _answer(api, request, name, 200)
 
 
@@ -67,8 +69,8 @@ async def delete_calendar(api: Context, request: Request) -> Reply:
         if users := await api.calendars.users(executor, request.namespace, name):
             names = ", ".join(repr(user) for user in users)
             raise Conflict("in_use", f"recurring tasks keep to it: {names}")
-        if not await api.calendars.delete(executor, request.namespace, name):
-            found(None, "calendar", name)
+        version = found(await api.calendars.delete(executor, request.namespace, name), "calendar", name)
+    request.note(version_before=version)
     return nothing()
 
 
@@ -86,9 +88,9 @@ async def refuse_unknown_calendars(api: Context, namespace: str, specs: Sequence
         )
 
 
-async def _answer(api: Context, request: Request, name: str, status: int) -> Reply:
+async def _answer(api: Context, request: Request, name: str, status: int, *headers: Header) -> Reply:
     calendar = found(await api.calendars.get(request.namespace, name), "calendar", name)
-    return answer(calendar, status, (etag(calendar.version),))
+    return answer(calendar, status, (etag(calendar.version), *headers))
 
 
 _CALENDAR = {

@@ -76,6 +76,7 @@ async def _change(api: Context, request: Request, new_spec: NewSpec) -> Reply:
     task_id, expected = request.uuid("task"), request.if_match()
     task = found(await api.tasks.get(request.namespace, task_id), "task", task_id)
     demand_version(task, expected)
+    request.note(version_before=task.version)
     await change_definition(api, request, task, new_spec(task), expected)
     changed = found(await api.tasks.get(request.namespace, task_id), "task", task_id)
     return answer(task_answer(changed), 200, (etag(changed.version),))
@@ -114,7 +115,6 @@ async def change_definition(
         async with api.database.transaction() as executor:
             locked = found(await api.tasks.lock(executor, task.namespace, task.id), "task", task.id)
             demand_version(locked, expected)
-            request.note(version_before=locked.version)
             if locked.version != task.version:
                 raise Conflict("changed_meanwhile", "the task was changed at the same time; read it and try again")
             await api.intake.ensure_lanes(executor, [(task.namespace, spec)])

@@ -45,6 +45,9 @@ _MEANINGS = {
 }
 
 
+_NOWHERE = {"create_batch", "backfill_task", "publish_event", "store_secret"}
+"""What creates several objects, or one that nobody can read at a place of its own."""
+
 _TEXTS = {
     "text/plain": "one line\nanother line\n",
     "text/event-stream": 'id: 1:9\nevent: stdout\ndata: {"text":"one line\\n","position":0}\n\n',
@@ -227,6 +230,6 @@ def _headers(status: int, route: Route) -> dict[str, Any]:
         headers["Retry-After"] = text
     if route.method == "POST" and status < 300:
         headers["Idempotency-Replayed"] = text
-    if status == 201 and not route.path.endswith("/batch"):
+    if status == 201 and route.operation not in _NOWHERE:
         headers["Location"] = text
     return headers

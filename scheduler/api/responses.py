@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
@@ -46,6 +47,7 @@ def etag(version: int) -> Header:
     return b"etag", b'"%d"' % version
 
 
-def location(collection: str, identifier: UUID) -> Header:
-    """Return the Location header of a new object."""
-    return b"location", f"{collection}/{identifier}".encode()
+def location(collection: str, identifier: UUID | str) -> Header:
+    """Return the Location header of a new object, which is addressed by its id or its name."""
+    step = quote(identifier, safe="") if isinstance(identifier, str) else identifier
+    return b"location", f"{collection}/{step}".encode()

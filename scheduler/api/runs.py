@@ -56,13 +56,14 @@ async def cancel_run(api: Context, request: Request) -> Reply:
     """Cancel a run: 200 if it ended at once, 202 if its worker has to end it, 409 if it had ended already."""
     run_id = request.uuid("run")
     async with api.database.transaction() as executor:
-        await _demand_version(api, executor, request, run_id)
+        version = await _lock(api, executor, request, run_id)
         cancelled = await api.runs.cancel(executor, request.namespace, [run_id])
     if not cancelled.done and not cancelled.requested:
         run = await named_run(api, request)
         raise Conflict("already_terminal", f"the run is {run.state}")
     api.offers.cancel(cancelled.requested)
     api.offers.settled(cancelled.settled)
+    request.note(version_after=version + 1)
     body = Cancelled(cancelled=cancelled.done, requested=[run_id for run_id, _ in cancelled.requested])
     return answer(body, 202 if cancelled.requested else 200)
 
@@ -75,7 +76,7 @@ async def retry_run(api: Context, request: Request) -> Reply:
         raise Conflict("task_deleted", "its task has been deleted")
     api.admission.admit(request.namespace, 1)
     async with api.database.transaction() as executor:
-        await _demand_version(api, executor, request, run_id)
+        await _lock(api, executor, request, run_id)
         revived = await api.runs.revive(executor, request.namespace, [(run_id, revivable.spec)], request.actor)
     if not revived:
         run = await named_run(api, request)
@@ -95,14 +96,17 @@ async def _list(api: Context, request: Request, task_id: UUID | None) -> Reply:
     )
 
 
-async def _demand_version(api: Context, executor: Executor, request: Request, run_id: UUID) -> None:
-    """Raise PreconditionFailed unless the run is at the version that the caller expects, if it expects one."""
+async def _lock(api: Context, executor: Executor, request: Request, run_id: UUID) -> int:
+    """Keep a run as it is until the transaction ends, and return its version.
+
+    Raises NotFound; PreconditionFailed unless the run is at the version that the caller expects, if it expects one.
+    """
     expected = request.if_match()
-    if expected is None:
-        return
     version = found(await api.runs.lock(executor, request.namespace, run_id), "run", run_id)
-    if version != expected:
+    if expected is not None and version != expected:
         raise PreconditionFailed(expected, version)
+    request.note(version_before=version)
+    return version
 
 
 async def named_run(api: Context, request: Request) -> Run:

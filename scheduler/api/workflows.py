@@ -13,7 +13,7 @@ from scheduler.api.definitions import first_fire
 from scheduler.api.edits import replanned
 from scheduler.api.payloads import WorkflowPage
 from scheduler.api.requests import Request, decode
-from scheduler.api.responses import Reply, answer, etag, nothing
+from scheduler.api.responses import Header, Reply, answer, etag, location, nothing
 from scheduler.api.routing import PAGED, Query, Route
 from scheduler.api.secrets import refuse_unknown_secrets
 from scheduler.api.tasks import cascades, delete_locked
@@ -51,7 +51,7 @@ async def create_workflow(api: Context, request: Request) -> Reply:
         await _ensure_lanes(api, executor, request.namespace, spec)
         await api.workflows.insert(executor, request.namespace, task_id, spec, request.actor)
     api.offers.wake_control()
-    return await _answer(api, request, spec.name, 201)
+    return await _answer(api, request, spec.name, 201, location("/api/workflows", spec.name))
 
 
 async def list_workflows(api: Context, request: Request) -> Reply:
@@ -116,6 +116,7 @@ async def _lock(api: Context, request: Request, executor: Executor) -> tuple[Loc
     expected = request.if_match()
     if expected is not None and expected != stored.version:
         raise PreconditionFailed(expected, stored.version)
+    request.note(version_before=stored.version)
     return carrier, stored
 
 
@@ -153,9 +154,9 @@ async def _ensure_lanes(api: Context, executor: Executor, namespace: str, spec: 
     await api.intake.ensure_lanes(executor, [(namespace, task) for task in (carrier_of(spec), *spec.tasks)])
 
 
-async def _answer(api: Context, request: Request, name: str, status: int) -> Reply:
+async def _answer(api: Context, request: Request, name: str, status: int, *headers: Header) -> Reply:
     workflow = found(await api.workflows.get(request.namespace, name), "workflow", name)
-    return answer(workflow, status, (etag(workflow.version),))
+    return answer(workflow, status, (etag(workflow.version), *headers))
 
 
 _WORKFLOW = {

@@ -36,18 +36,21 @@ class Calendars:
 
     async def put(
         self, executor: Executor, namespace: str, name: str, calendar: Calendar, actor: str, version: int | None
-    ) -> bool:
-        """Store what the calendar holds from now on, whether it is there or not; False if it is not at `version`."""
-        spec = encode_calendar(calendar)
-        if await executor.fetchval("replace_calendar", namespace, name, spec, actor, version) is not None:
-            return True
-        if version is not None:
-            return False
-        return await executor.fetchval("insert_calendar", namespace, name, spec, actor) is not None
+    ) -> int | None:
+        """Store what the calendar holds from now on, whether it is there or not; None if it is not at `version`.
 
-    async def delete(self, executor: Executor, namespace: str, name: str) -> bool:
-        """Delete a calendar; False if there was none."""
-        return await executor.fetchval("delete_calendar", namespace, name) is not None
+        Returns the version that it has now.
+        """
+        spec = encode_calendar(calendar)
+        stored: int | None = await executor.fetchval("replace_calendar", namespace, name, spec, actor, version)
+        if stored is None and version is None:
+            stored = await executor.fetchval("insert_calendar", namespace, name, spec, actor)
+        return stored
+
+    async def delete(self, executor: Executor, namespace: str, name: str) -> int | None:
+        """Delete a calendar; return its version, None if there was none."""
+        version: int | None = await executor.fetchval("delete_calendar", namespace, name)
+        return version
 
     async def users(self, executor: Executor, namespace: str, name: str) -> list[str]:
         """Return names of recurring tasks (at most ten) that keep to a calendar."""

@@ -18,17 +18,17 @@ JOIN calendars c ON c.namespace = w.namespace AND c.name = w.name
 INSERT INTO calendars (namespace, name, spec, created_at, created_by, updated_at, updated_by)
 SELECT $1, $2, $3, now.at, $4, now.at, $4 FROM (SELECT dts_now() AS at) AS now
 ON CONFLICT DO NOTHING
-RETURNING name
+RETURNING version
 
 -- name: replace_calendar
 -- version n → n + 1, if it is at `$5` (NULL: whatever it is at)
 UPDATE calendars SET spec = $3, version = version + 1, updated_at = dts_now(), updated_by = $4
 WHERE namespace = $1 AND name = $2 AND ($5::integer IS NULL OR version = $5)
-RETURNING name
+RETURNING version
 
 -- name: delete_calendar
 -- calendar → (nothing)
-DELETE FROM calendars WHERE namespace = $1 AND name = $2 RETURNING name
+DELETE FROM calendars WHERE namespace = $1 AND name = $2 RETURNING version
 
 -- name: calendar_users
 -- reads recurring tasks that keep to a calendar

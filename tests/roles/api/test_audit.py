@@ -9,6 +9,7 @@ import pytest
 
 from scheduler.api import auditing
 from scheduler.api.denials import KINDS
+from scheduler.api.openapi import document
 from scheduler.api.routes import ROUTES
 from scheduler.domain.access import ANONYMOUS
 from tests.roles.api.access_support import Closed
@@ -153,6 +154,22 @@ CHANGES: Mapping[str, Do] = {
 NOTHING_LEFT = {"cancel_runs"}  # of what the example makes: it is the one that a bulk request finds already done
 
 
+PLACED = {
+    operation["operationId"]
+    for path in document(ROUTES)["paths"].values()
+    for operation in path.values()
+    if "Location" in operation["responses"].get("201", {"headers": {}})["headers"]
+}
+"""What says where that is which it has made."""
+
+OF_MANY = {
+    "create_batch",
+    "cancel_runs",
+    "retry_runs",
+    "replay_dead_letters",
+    "discard_dead_letters",
+}
+
 NEEDS_A_LEADER = {"rerun_workflow_run"}  # before there is anything to do again
 
 
@@ -170,11 +187,13 @@ async def test_a_change_leaves_one_entry_that_says_who_did_what(
         await api.create(delay=3600)
     done = await CHANGES[operation](api, worker)
     assert done.status in range(200, 300), done.body
+    assert ("location" in done.headers) == (operation in PLACED)
     newest, *_ = entries = await _entries(api)
     assert newest["action"] == operation
     assert newest["request_id"] == done.headers["x-request-id"]
     assert (newest["actor"], newest["status"], newest["namespace"]) == ("anonymous", done.status, "default")
     assert newest["count"] == (2 if operation in ("create_batch", "backfill_task") else 1)
+    assert (newest["object"] is None) == (operation in OF_MANY)
     assert [entry["request_id"] for entry in entries].count(newest["request_id"]) == 1
 
 
@@ -184,6 +203,51 @@ async def test_an_entry_bears_the_object_and_its_versions(api: Client) -> None:
     changed, created = await _entries(api, f"?object={task['id']}")
     assert (created["version_before"], created["version_after"]) == (None, 1)
     assert (changed["version_before"], changed["version_after"]) == (1, 2)
+
+
+EDITS: Mapping[str, tuple[int | None, int | None]] = {
+    "replace_task": (1, 2),
+    "patch_task": (1, 2),
+    "delete_task": (1, None),
+    "pause_task": (1, 1),
+    "resume_task": (1, 1),
+    "cancel_run": (1, 2),
+    "retry_run": (2, 3),
+    "create_calendar": (None, 1),
+    "put_calendar": (1, 2),
+    "delete_calendar": (1, None),
+    "store_secret": (None, 1),
+    "delete_secret": (1, None),
+    "create_workflow": (None, 1),
+    "replace_workflow": (1, 2),
+    "delete_workflow": (1, None),
+}
+"""What has versions, and which they are before and after."""
+
+
+@pytest.mark.parametrize("operation", EDITS)
+async def test_an_entry_bears_the_versions_of_what_has_some(api: Client, worker: FakeWorker, operation: str) -> None:
+    await CHANGES[operation](api, worker)
+    newest, *_ = await _entries(api)
+    assert (newest["version_before"], newest["version_after"]) == EDITS[operation]
+
+
+async def test_an_edit_that_changes_nothing_is_logged_as_one(api: Client) -> None:
+    task = await api.create(**NIGHTLY)
+    assert (await api.request("PUT", f"/api/tasks/{task['id']}", NIGHTLY)).status == 200
+    newest, *_ = await _entries(api)
+    assert (newest["version_before"], newest["version_after"]) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", ["workflows", "calendars"])
+async def test_what_is_created_under_a_name_says_where_it_is(api: Client, kind: str) -> None:
+    name = "büro: ½ day?"
+    body = {"tasks": WORKFLOW["tasks"]} if kind == "workflows" else {"dates": ["2030-12-25"]}
+    made = await api.post(f"/api/{kind}", {"name": name, **body})
+    assert made.status == 201, made.body
+    assert (await api.get(made.headers["location"])).json == made.json
+    newest, *_ = await _entries(api)
+    assert newest["object"] == name
 
 
 async def test_the_log_is_read_page_by_page_and_by_filter(api: Client) -> None:

@@ -22,7 +22,7 @@ _PAGE: Final = 1000
 _LONG_PAGE: Final = 5000  # of a read that costs next to nothing
 _STALE_PAGE: Final = 500  # of what is pushed again and again while much is queued, nearly always in vain
 _IDLE_DELIVERY: Final = 10.0  # seconds after which an offer that was delivered and not settled is taken back
-_FORGET_EVERY: Final = 60.0  # seconds
+_TIDY_EVERY: Final = 60.0  # seconds
 
 _log = get_logger("reconciler")
 
@@ -46,7 +46,7 @@ class Reconciler:
         self._after_fire: tuple[UUID, datetime] | None = None
         self._after_upstream: UUID | None = None
         self._after_blocked: UUID | None = None
-        self._forgot_at: float | None = None
+        self._tidied_at: float | None = None
 
     async def step(self) -> float:
         """Mend one page of everything. Raises TermLost, StoreUnavailable; Redis being away only skips its part."""
@@ -64,7 +64,7 @@ class Reconciler:
         await self._give_up_late()
         await self._mend_dependents()
         await self._judge_held_letters()
-        await self._forget()
+        await self._tidy()
         return rest_after(self._clock.monotonic() - began, self._settings.reconcile_every)
 
     async def _rebuild_lanes(self) -> None:
@@ -135,14 +135,16 @@ class Reconciler:
         if reopened := await self._reconcile.judge_held_letters(self._epoch, limit=_PAGE):
             _log.info("opened dead letters again whose canaries did not complete", letters=reopened)
 
-    async def _forget(self) -> None:
+    async def _tidy(self) -> None:
         now = self._clock.monotonic()
-        if self._forgot_at is not None and now - self._forgot_at < _FORGET_EVERY:
+        if self._tidied_at is not None and now - self._tidied_at < _TIDY_EVERY:
             return
+        while cleared := await self._reconcile.clear_deleted_namespaces(self._epoch, limit=_PAGE):
+            _log.info("cleared namespaces that are deleted", tasks_and_runs=cleared)
         while await self._reconcile.forget_keys(self._epoch, limit=_PAGE) == _PAGE:
             pass
         await self._reconcile.forget_workers(self._epoch, older_than=self._settings.dead_workers)
-        self._forgot_at = now
+        self._tidied_at = now
 
     def _follow(self, settled: Settled) -> None:
         if settled.ready:

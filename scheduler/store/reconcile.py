@@ -121,6 +121,24 @@ class Reconcile:
         async with fenced(self._database, epoch) as executor:
             return sum(row["in_vain"] for row in await executor.fetch("judge_held_letters", limit))
 
+    async def clear_deleted_namespaces(self, epoch: int, *, limit: int = 1000) -> int:
+        """Delete and cancel what got into namespaces while they were deleted; return how many tasks and runs ended.
+
+        A request is let in before its body has come, and by a process that may hear of the deletion a little later.
+        At most `limit` tasks and as many runs of a namespace at a time; workers hear with their next renewal.
+        """
+        cleared = 0
+        for row in await self._database.fetch("deleted_namespaces_in_use", limit):
+            name = row["name"]
+            async with fenced(self._database, epoch) as executor:
+                tasks = await executor.fetch("delete_tasks_of_namespace", name, limit)
+                runs = await executor.fetch("live_runs_by_filter", name, None, None, limit)
+                live = sorted(run["id"] for run in runs)
+                rows = await executor.fetch("cancel_runs", live, name, [], "task_deleted")
+                await settle_onward(executor, rows, ())
+            cleared += len(tasks) + sum(row["kind"] == "cancelled" for row in rows)
+        return cleared
+
     async def forget_keys(self, epoch: int, *, limit: int = 1000) -> int:
         """Delete up to `limit` expired keys of tasks, and as many of requests; return the larger count."""
         async with fenced(self._database, epoch) as executor:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import anyio
 import anyio.to_thread
+import msgspec
 import pytest
 
 from scheduler.broker import Broker
@@ -17,12 +18,15 @@ from scheduler.control.promote import Promoter
 from scheduler.control.reconcile import Reconciler
 from scheduler.domain.clock import SystemClock
 from scheduler.domain.term import TermLost
+from scheduler.domain.workflows import decode_workflow
 from scheduler.failpoints import Point
 from scheduler.store.database import Database
+from scheduler.store.intake import NewTask
 from scheduler.store.reconcile import Reconcile
 from scheduler.store.schedules import Schedules
+from scheduler.store.workflows import Workflows
 from tests.support.failpoints import held
-from tests.support.recurring import lead, leading, scheduler
+from tests.support.recurring import lead, leading, minute, recurring, scheduler
 from tests.support.rows import IDS, QUICK_LEASE, add_worker, after, bench, new_task, outcome, run_row
 from tests.support.servers import ServerHandle
 from tests.support.waiting import until
@@ -365,6 +369,58 @@ async def test_expired_keys_and_workers_that_ended_long_ago_are_forgotten(databa
         workers = [row["id"] for row in await connection.fetch("SELECT id FROM workers")]
     assert keys == requests == {"new", "for ever"}
     assert workers == [kept]
+
+
+async def test_what_got_into_a_namespace_while_it_was_deleted_is_deleted_and_cancelled(
+    database: Database, broker: Broker
+) -> None:
+    def within(namespace: str, new: NewTask) -> NewTask:
+        return msgspec.structs.replace(new, namespace=namespace)
+
+    workflow = decode_workflow(b'{"name": "w", "tasks": [{"name": "x", "command": "true"}]}')
+    await execute(
+        database,
+        "INSERT INTO namespaces (name, created_at, created_by, deleted_at, deleted_by)"
+        " VALUES ('kept', now(), 'test', NULL, NULL), ('gone', now(), 'test', now(), 'who deleted it')",
+    )
+    made: dict[str, dict[str, NewTask]] = {}
+    async with bench(database) as b:
+        for namespace in ("kept", "gone"):
+            first = within(namespace, new_task("first", straight=False))
+            tasks = {
+                "waits": first,
+                "follows": within(namespace, new_task("follows", [after(first, "completion")], straight=False)),
+                "queued": within(namespace, new_task("queued")),
+                "executes": within(namespace, new_task("executes")),
+                "recurring": within(namespace, recurring("recurring", next_fire_at=minute(-5))),
+                "carrier": within(namespace, recurring("w", next_fire_at=minute(-5))),
+            }
+            created = await b.intake.create_batch([list(tasks.values())])
+            await b.claim(created[3])
+            async with database.transaction() as executor:
+                await Workflows(database).insert(executor, namespace, tasks["carrier"].task_id, workflow, "test")
+            made[namespace] = tasks
+        await reconciler(database, broker, await lead(database)).step()
+
+    async def states(namespace: str) -> dict[str, str]:
+        runs = {name: new.run_id for name, new in made[namespace].items() if new.run_id is not None}
+        return {name: (await state_of(database, run_id))[0] for name, run_id in runs.items()}
+
+    async with database.session() as connection:
+        present = "SELECT namespace FROM tasks WHERE recurring AND deleted_at IS NULL"
+        assert [row["namespace"] for row in await connection.fetch(present)] == ["kept"] * 2
+        deleted = "SELECT DISTINCT updated_by, next_fire_at FROM tasks WHERE recurring AND deleted_at IS NOT NULL"
+        assert [tuple(row) for row in await connection.fetch(deleted)] == [("who deleted it", None)]
+        assert [row["namespace"] for row in await connection.fetch("SELECT namespace FROM workflows")] == ["kept"]
+        asked = "SELECT namespace FROM runs WHERE state = 'running' AND cancel_requested"
+        assert [row["namespace"] for row in await connection.fetch(asked)] == ["gone"]
+    assert await states("kept") == {"waits": "pending", "follows": "pending", "queued": "queued", "executes": "running"}
+    assert await states("gone") == {
+        "waits": "cancelled",
+        "follows": "cancelled",
+        "queued": "cancelled",
+        "executes": "running",
+    }
 
 
 async def test_a_deposed_leader_mends_nothing(database: Database, broker: Broker) -> None:

@@ -99,9 +99,14 @@ def test_every_role_does_its_work_with_the_rights_of_its_own(servers: Servers, h
         until_sync(lambda: system.states().get("dead_letter") == 1, 10.0, "a dead letter")
         assert system.request("POST", "/api/dead-letter/discard", json={"task_id": dead["id"]}).is_success
         until_sync(lambda: system.sql("SELECT count(*) FROM audit_seals")[0][0] > 0, 15.0, "the log is sealed")
+        assert system.request("POST", "/api/namespaces", json={"name": "gone"}).status_code == 201
+        within = {"DTS-Namespace": "gone"}
+        assert system.request("POST", "/api/workflows", json=workflow, headers=within).status_code == 201
+        system.sql("UPDATE namespaces SET deleted_at = now(), deleted_by = 'test' WHERE name = 'gone' RETURNING name")
         leader = system.leader()
         leader.kill()
         until_sync(lambda: system.leader() is not leader, 15.0, "another leads")
+        until_sync(lambda: system.sql("SELECT count(*) FROM workflows")[0][0] == 0, 15.0, "what was left there is gone")
         system.of("worker")[0].kill()
         system.of("worker")[0].start()
         system.until_ready()

@@ -31,16 +31,47 @@ SELECT n.name FROM namespaces n WHERE n.name = $1 AND n.deleted_at IS NULL FOR U
 -- present → deleted: its name stays taken
 UPDATE namespaces SET deleted_at = dts_now(), deleted_by = $2 WHERE name = $1 AND deleted_at IS NULL
 
+-- fragment: namespace_holds
+-- of `n`, a namespace: whether it has recurring tasks, and whether it has live runs
+EXISTS (SELECT FROM tasks_recurring t WHERE t.namespace = n.name AND t.deleted_at IS NULL) AS tasks,
+       EXISTS (SELECT FROM lanes l JOIN runs r ON r.lane = l.lane
+               WHERE l.namespace = n.name AND r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NULL)
+    OR EXISTS (SELECT FROM lanes l JOIN runs r ON r.lane = l.lane
+               WHERE l.namespace = n.name AND r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NOT NULL)
+    OR EXISTS (SELECT FROM runs r WHERE r.namespace = n.name AND r.state = 'pending' AND (r.unmet > 0 OR r.held))
+    OR EXISTS (SELECT FROM lanes l JOIN runs r ON r.lane = l.lane WHERE l.namespace = n.name AND r.state = 'queued')
+    OR EXISTS (SELECT FROM runs r WHERE r.namespace = n.name AND r.state = 'running') AS runs
+
 -- name: namespace_in_use
 -- reads whether a namespace has recurring tasks, and whether it has live runs
-SELECT EXISTS (SELECT FROM tasks_recurring t WHERE t.namespace = $1 AND t.deleted_at IS NULL) AS tasks,
-       EXISTS (SELECT FROM lanes l JOIN runs r ON r.lane = l.lane
-               WHERE l.namespace = $1 AND r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NULL)
-    OR EXISTS (SELECT FROM lanes l JOIN runs r ON r.lane = l.lane
-               WHERE l.namespace = $1 AND r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NOT NULL)
-    OR EXISTS (SELECT FROM runs r WHERE r.namespace = $1 AND r.state = 'pending' AND (r.unmet > 0 OR r.held))
-    OR EXISTS (SELECT FROM lanes l JOIN runs r ON r.lane = l.lane WHERE l.namespace = $1 AND r.state = 'queued')
-    OR EXISTS (SELECT FROM runs r WHERE r.namespace = $1 AND r.state = 'running') AS runs
+SELECT
+-- include: namespace_holds
+FROM (SELECT $1::text AS name) AS n
+
+-- name: deleted_namespaces_in_use
+-- reads up to `$1` namespaces that are deleted and into which something has got all the same
+SELECT n.name
+FROM namespaces n
+CROSS JOIN LATERAL (
+  SELECT
+  -- include: namespace_holds
+  OFFSET 0
+) AS held
+WHERE n.deleted_at IS NOT NULL AND (held.tasks OR held.runs)
+ORDER BY n.name LIMIT $1
+
+-- name: delete_tasks_of_namespace
+-- present → deleted: recurring tasks of a deleted namespace, up to `$2`, and the workflows that they carry
+WITH present AS MATERIALIZED (
+  SELECT t.id FROM tasks_recurring t WHERE t.namespace = $1 AND t.deleted_at IS NULL ORDER BY t.id LIMIT $2 FOR UPDATE
+), forgotten AS (
+  DELETE FROM workflows w USING present WHERE w.task_id = present.id
+)
+UPDATE tasks_recurring t
+SET deleted_at = dts_now(), next_fire_at = NULL, updated_at = dts_now(), updated_by = n.deleted_by
+FROM present, namespaces n
+WHERE t.id = present.id AND n.name = $1
+RETURNING t.id
 
 -- name: count_recurring
 -- reads how many recurring tasks a namespace has, counting no further than `$2`

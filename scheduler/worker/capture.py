@@ -23,6 +23,8 @@ IN_MEMORY = 256 * 1024
 """Bytes of one attempt that wait in memory at most."""
 PIECE = 64 * 1024
 """Adjoining bytes of one stream are joined up to this size: one row in the store."""
+_PIECES_AT_LEAST = 8
+"""What is stored is dropped by rows: of a small limit, each holds no more than this part."""
 MAX_PIECES = 2048
 """A command may switch streams with every byte; pieces are bounded in number as well as in bytes."""
 TAIL = 4096
@@ -51,6 +53,7 @@ class Capture:
         "_limit",
         "_memory",
         "_needles",
+        "_piece",
         "_redactors",
         "_returned",
         "_spilled",
@@ -64,6 +67,7 @@ class Capture:
         self.total = 0
         self.directory = directory
         self._limit = limit
+        self._piece = min(PIECE, limit // _PIECES_AT_LEAST or 1)
         self._memory: deque[Piece] = deque()
         self._held = 0
         self._spilled: deque[_Spilled] = deque()
@@ -118,12 +122,13 @@ class Capture:
         if (
             last is not None
             and last.stream == stream
-            and len(last.data) + len(data) <= PIECE
+            and len(last.data) + len(data) <= self._piece
             and last.position + len(last.data) == position
         ):
             last.data += data
-        elif data:
-            self._memory.append(Piece(position, stream, data))
+        else:
+            for begin in range(0, len(data), self._piece):
+                self._memory.append(Piece(position + begin, stream, data[begin : begin + self._piece]))
         self._held += len(data)
         if self._held > IN_MEMORY or len(self._memory) > MAX_PIECES // 2:
             self._spill()
@@ -186,11 +191,23 @@ class Capture:
         self._held = 0
 
     def _drop_old(self) -> None:
-        oldest = self.total - self._limit
-        while self._spilled and (self._spilled[0].position < oldest or len(self._spilled) > MAX_PIECES):
+        oldest = self.oldest_kept
+        while len(self._spilled) > MAX_PIECES:
             self._spilled_bytes -= self._spilled.popleft().size
-        while self._memory and self._memory[0].position < oldest:
-            self._held -= len(self._memory.popleft().data)
+        while self._spilled and (entry := self._spilled[0]).position < oldest:
+            old = min(oldest - entry.position, entry.size)
+            self._spilled_bytes -= old
+            entry.position += old
+            entry.size -= old
+            if not entry.size:
+                self._spilled.popleft()
+        while self._memory and (piece := self._memory[0]).position < oldest:
+            old = min(oldest - piece.position, len(piece.data))
+            self._held -= old
+            piece.position += old
+            piece.data = piece.data[old:]
+            if not piece.data:
+                self._memory.popleft()
 
     def _unspill(self, entry: _Spilled) -> Piece:
         self._spilled_bytes -= entry.size

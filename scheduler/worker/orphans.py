@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _MOST_SEEN = 10_000
+_MOST_PASSES = 20
+"""Lists of children that are read at a time: a fork bomb would keep us reading for as long as it goes on."""
 
 
 class _Orphan:
@@ -132,9 +134,17 @@ class Orphans:
         return [pid for pid in map(int, text.split()) if not self._spawners.owns(pid)]
 
     def _adopt_new(self) -> None:
-        for pid in self._children():
-            if pid not in self._orphans:
-                self._adopt(pid)
+        """Adopt all there are. A dead one may have left others after the list was read: then it is read again.
+
+        Once a process is seen to be dead its children have been given away.
+        """
+        dead: set[int] = set()
+        for _ in range(_MOST_PASSES):
+            known = self._orphans.keys() | dead
+            met = {pid for pid in self._children() if pid not in known and self._adopt(pid)}
+            if not met:
+                return
+            dead |= met
 
     def _leave_to_the_running(self, orphan: _Orphan) -> set[Process]:
         """Let attempts that have ended wait no more for an orphan that may be that of another, who still runs."""
@@ -144,28 +154,30 @@ class Orphans:
         orphan.owners -= ended
         return ended
 
-    def _adopt(self, pid: int) -> None:
+    def _adopt(self, pid: int) -> bool:
+        """Take an orphan into the books if it lives and is a task's; say whether it was dead."""
         stat = tree.read_stat(pid)
         if stat is None:
-            return
+            return False
         owners = self._owners_of(stat)
         if not owners and not self._sole:
-            return  # some other part of this process started it
+            return stat.dead  # some other part of this process may have started it
         if stat.dead:
             _reap(pid)
-            return
+            return True
         if not owners:
             if self._may_be_of_a_starting_one(stat):
-                return
+                return False
             owners = {process for process in self._live.values() if process.running}
         try:
             pidfd = os.pidfd_open(pid)
         except OSError:  # no descriptors: found again at the next look
-            return
+            return False
         self._orphans[pid] = _Orphan(stat, pidfd, owners)
         for owner in owners:
             owner.orphans.add(pid)
         self._watcher.add(pidfd, partial(self._on_exit, pid))
+        return False
 
     def _may_be_of_a_starting_one(self, stat: tree.Stat) -> bool:
         """Whether it may come from a command of which the spawners have not told yet: found again at the next look."""

@@ -14,10 +14,11 @@ import pytest
 from scheduler.worker import linux, tree
 from scheduler.worker.identity import identity_of
 from scheduler.worker.machine import keep_descriptors_private
+from scheduler.worker.orphans import Orphans
 from scheduler.worker.spawn import SpawnError
 from scheduler.worker.spawners import LeaseLost
 from tests.roles.worker_support import Runner, alive, printed, python, runner
-from tests.support import until
+from tests.support import until, until_sync
 
 pytestmark = pytest.mark.skipif(not linux.SUPPORTED, reason="needs pidfds and subreapers")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
@@ -197,6 +198,44 @@ while not os.path.exists({str(note)!r}):
     assert process.exit_code == 0
     assert not alive(int(await first_line(note)))
     assert run.processes.empty
+
+
+async def test_a_daemon_whose_parent_dies_while_it_is_looked_for_dies_with_its_attempt(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted, note, fifo = tmp_path / "parent", tmp_path / "pid", tmp_path / "fifo"
+    os.mkfifo(fifo)
+    script = f"""
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    open({str(tmp_path / "new")!r}, "w").write(f"{{os.getpid()}}\\n")
+    os.rename({str(tmp_path / "new")!r}, {str(noted)!r})
+    open({str(fifo)!r}).close()
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+    open({str(note)!r}, "w").write(f"{{child}}\\n")
+    os._exit(0)
+while not os.path.exists({str(noted)!r}):
+    time.sleep(0.01)
+"""
+    children = Orphans._children
+    held_back: list[int] = []
+
+    def stale(orphans: Orphans) -> list[int]:
+        found = list(children(orphans))
+        if not held_back and noted.exists() and (parent := int(noted.read_text())) in found:
+            held_back.append(parent)
+            fifo.write_text("")  # it opens, and lets the parent go on
+            until_sync(lambda: not alive(parent))
+        return found
+
+    monkeypatch.setattr(Orphans, "_children", stale)
+    await run.run(python(script))
+    (parent,) = held_back
+    await until(lambda: os.waitpid(parent, os.WNOHANG))
+    assert not alive(int(await first_line(note)))
 
 
 async def test_a_running_daemon_is_left_alone_while_its_attempt_runs(run: Runner, tmp_path: Path) -> None:

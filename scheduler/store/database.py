@@ -36,6 +36,7 @@ _AWAY = (
     asyncpg.OperatorInterventionError,  # the server is starting, stopping, or ended our session
     asyncpg.InsufficientResourcesError,  # no disk, no memory, no connections left: somebody has to make room
     asyncpg.InvalidCatalogNameError,  # the database is not created yet
+    asyncpg.ReadOnlySQLTransactionError,  # a failover has not come to its end, or the disk is full
 )
 _MISUSE = (asyncpg.exceptions.DataError, asyncpg.exceptions.QueryCanceledError)
 
@@ -45,6 +46,11 @@ RETRYABLE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 
 class StoreUnavailable(Unavailable):
     """The database cannot be reached, or the connection broke: whether the statement was applied is not known."""
+
+
+PASSING = (StoreUnavailable, asyncpg.QueryCanceledError, *RETRYABLE)
+"""Errors that pass by themselves, for who can wait and then runs the statement again. A statement is cancelled when it
+has taken too long: most likely it waited for somebody's lock."""
 
 
 def _is_away(error: BaseException) -> bool:
@@ -68,10 +74,11 @@ async def _prepare(connection: Any) -> None:
 
 
 class Executor:
-    """Runs named statements on one connection or on whichever is free."""
+    """Runs named statements on one connection of `pool`, or on whichever is free."""
 
-    def __init__(self, target: Any) -> None:
+    def __init__(self, target: Any, pool: Any) -> None:
         self.target = target
+        self.pool = pool
 
     async def fetch(self, name: str, *args: object) -> list[Any]:
         """Return every row. Raises StoreUnavailable when the database is away."""
@@ -93,9 +100,15 @@ class Executor:
         try:
             return await getattr(self.target, method)(STATEMENTS[name], *args)
         except Exception as error:
+            await self._leave_read_only(error)
             if _is_away(error):
                 raise StoreUnavailable(f"{name}: {error}") from error
             raise
+
+    async def _leave_read_only(self, error: BaseException) -> None:
+        """Have the pool open new sessions: a server that was left behind as a standby never takes writes again."""
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            await self.pool.expire_connections()
 
 
 def _usable(connection: Any | None) -> bool:
@@ -113,8 +126,7 @@ class _KeptConnection(Executor):
     """
 
     def __init__(self, pool: Any) -> None:
-        super().__init__(pool)
-        self._pool = pool
+        super().__init__(pool, pool)
         self._connection: Any | None = None
         self._busy = False
 
@@ -125,9 +137,10 @@ class _KeptConnection(Executor):
         try:
             if not _usable(self._connection):
                 await self.give_back()
-                self._connection = await self._pool.acquire()
+                self._connection = await self.pool.acquire()
             return await getattr(self._connection, method)(STATEMENTS[name], *args)
         except BaseException as error:
+            await self._leave_read_only(error)
             await self.give_back()
             if _is_away(error):
                 raise StoreUnavailable(f"{name}: {error}") from error
@@ -139,22 +152,21 @@ class _KeptConnection(Executor):
         """Let the pool have the connection again."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            await self._pool.release(connection)
+            await self.pool.release(connection)
 
 
 class Database(Executor):
     """A pool of connections to one PostgreSQL database."""
 
     def __init__(self, pool: Any, lookout: Lookout) -> None:
-        super().__init__(pool)
-        self._pool = pool
+        super().__init__(pool, pool)
         self.lookout = lookout
         """Finds out that nobody answers, for roles that must not wait for long: these run its step in a loop."""
 
     @asynccontextmanager
     async def kept_connection(self) -> AsyncIterator[Executor]:
         """Keep a connection for one loop's statements. Nothing may be sent through it after leaving."""
-        kept = _KeptConnection(self._pool)
+        kept = _KeptConnection(self.pool)
         try:
             yield kept
         finally:
@@ -205,8 +217,8 @@ class Database(Executor):
     async def transaction(self) -> AsyncIterator[Executor]:
         """Hold one connection in a transaction: committed on leaving, rolled back on an exception."""
         try:
-            async with self._pool.acquire() as connection, connection.transaction():
-                yield Executor(connection)
+            async with self.pool.acquire() as connection, connection.transaction():
+                yield Executor(connection, self.pool)
         except StoreUnavailable:
             raise
         except Exception as error:
@@ -233,7 +245,7 @@ class Database(Executor):
     async def session(self) -> AsyncIterator[Any]:
         """Hold one raw connection, for what no statement covers (COPY, LISTEN, migrations)."""
         try:
-            async with self._pool.acquire() as connection:
+            async with self.pool.acquire() as connection:
                 yield connection
         except StoreUnavailable:
             raise
@@ -246,9 +258,9 @@ class Database(Executor):
         """Close politely, waiting up to `patience` seconds for statements under way, then cut them."""
         self.lookout.close()
         with anyio.move_on_after(patience, shield=True):
-            await self._pool.close()
+            await self.pool.close()
             return
-        self._pool.terminate()
+        self.pool.terminate()
 
 
 class Pinned(Database):
@@ -258,7 +270,7 @@ class Pinned(Database):
     """
 
     def __init__(self, database: Database, executor: Executor) -> None:
-        Executor.__init__(self, executor.target)
+        Executor.__init__(self, executor.target, executor.pool)
         self._database = database
         self._later: list[Callable[[], Awaitable[None]]] = []
 

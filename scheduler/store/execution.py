@@ -12,7 +12,7 @@ import msgspec
 from scheduler.domain.ids import IdSource
 from scheduler.domain.run import Claim, Outcome, Queued, RunState
 from scheduler.failpoints import Point, reach
-from scheduler.store.database import RETRYABLE, Database, Executor, StoreUnavailable
+from scheduler.store.database import PASSING, Database, Executor, StoreUnavailable
 from scheduler.store.group_commit import GroupCommit
 
 _SPACING = 0.025
@@ -104,7 +104,7 @@ class Executions:
         run_ids, seqs = [o[0] for o in offers], [o[1] for o in offers]
         rows = await self._claims.fetch("claim", self._worker_id, run_ids, seqs, run_ids[0], run_ids[-1])
         if len(rows) < len(offers):
-            with suppress(StoreUnavailable, *RETRYABLE):  # what was claimed is claimed, and has to be executed
+            with suppress(*PASSING):  # what was claimed is claimed, and has to be executed
                 await self._claims.execute("refuse_paused", run_ids, seqs)
         return [_claim_from(row) for row in rows]
 
@@ -116,7 +116,7 @@ class Executions:
     async def finish(self, outcome: Outcome) -> Finished:
         """Report one attempt's end; committed, together with whatever else ended meanwhile, when this returns.
 
-        Raises StoreUnavailable when it is not known whether it was applied: report it again.
+        Raises what is `PASSING` when it may not have been applied: report it again.
         """
         return await self._outcomes.submit(outcome)
 

@@ -8,6 +8,7 @@ come in that time; where fewer come, they shrink to what comes during a flush.
 
 One bad item cannot fail its neighbours: a batch that the database refuses is split in
 halves until the refusal stands alone. Deadlocks and serialisation failures are run again, since nothing was applied.
+A batch that took too long fails as a whole: halves of it would wait for the same lock again, one after the other.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 import anyio
+import asyncpg
 
 from scheduler.service import sleep
 from scheduler.store.database import RETRYABLE, StoreUnavailable
@@ -97,7 +99,7 @@ class GroupCommit(Generic[Item, Result]):
     async def _settle(self, flush: Flush[Item, Result], batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             results = await self._flush_with_retry(flush, [item for item, _ in batch])
-        except StoreUnavailable as error:
+        except (StoreUnavailable, asyncpg.QueryCanceledError) as error:
             self._fail(batch, error)
         except Exception as error:  # noqa: BLE001  # handed to whoever submitted the item
             if len(batch) == 1:

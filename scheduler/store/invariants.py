@@ -115,4 +115,4 @@ async def check(database: Database, *, newest: int = NEWEST, grace: float = GRAC
 async def _snapshot(database: Database) -> AsyncIterator[Executor]:
     async with database.session() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         await connection.execute(f"SET LOCAL statement_timeout = {int(_TIMEOUT * 1000)}")
-        yield Executor(connection)
+        yield Executor(connection, database.pool)

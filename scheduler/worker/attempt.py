@@ -20,8 +20,8 @@ class Attempt:
     """An attempt from its claim until its outcome is committed. Times are monotonic seconds."""
 
     __slots__ = (
-        "abandoned", "asked_before", "capture", "claim", "deadline", "execution", "files", "identity", "lock", "spec",
-        "started", "stop", "trimmed",
+        "abandoned", "asked_before", "capture", "claim", "deadline", "execution", "files", "identity", "lock",
+        "ordered", "spec", "started", "stop", "trimmed", "unkept",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, spec: TaskSpec) -> None:
@@ -38,6 +38,8 @@ class Attempt:
         self.asked_before = 0.0  # for which deadline the guard had asked tasks to end, before it began
         self.lock: anyio.Lock | None = None  # of what is written while it runs, from the first such write on
         self.trimmed = 0
+        self.ordered = False  # its executor was told to start it: without an execution, who knows whether it runs
+        self.unkept = False  # keeping what it produces has failed: that is tried once more when it has ended
 
     @property
     def running(self) -> bool:

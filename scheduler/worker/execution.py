@@ -27,7 +27,7 @@ from scheduler.domain.task import TaskSpec, decode_spec
 from scheduler.failpoints import Point, reach
 from scheduler.service import BRISK, Wake, sleep
 from scheduler.store.checkpoints import Checkpoints
-from scheduler.store.database import StoreUnavailable
+from scheduler.store.database import PASSING
 from scheduler.store.execution import Executions
 from scheduler.telemetry import get_logger
 from scheduler.worker.attempt import Attempt
@@ -41,7 +41,7 @@ from scheduler.worker.secrets import Opener, names_of
 from scheduler.worker.slots import Slots
 from scheduler.worker.spawn import SpawnError
 from scheduler.worker.spawners import LeaseLost
-from scheduler.worker.stopping import bring_to_end
+from scheduler.worker.stopping import bring_to_end, kill_until_gone
 
 _T = TypeVar("_T")
 
@@ -123,6 +123,8 @@ class Attempts:
         try:
             try:
                 end = await self._execute(attempt)
+            except Exception as error:  # noqa: BLE001  # others execute here, too
+                end = await self._end_after(attempt, error)
             finally:
                 self._slots.release()
             if end is not None and not attempt.abandoned:
@@ -216,14 +218,31 @@ class Attempts:
         except LeaseLost:
             return None
         except SpawnError as error:
-            attempt.capture = attempt.capture or Capture(64 * 1024)
-            self._keeper.complain(attempt, str(error))
-            return AttemptEnd(kind="spawn_error", detail=error.what)
+            return self._not_started(attempt, error)
         if attempt.execution is None:
             return AttemptEnd(kind="cancelled") if attempt.stop == "cancelled" else _NOT_BEGUN
         await attempt.execution.gone
         await reach(Point.COMMAND_ENDED)
         return attempt.end(asked=self._page.asked)
+
+    def _not_started(self, attempt: Attempt, error: SpawnError) -> AttemptEnd:
+        attempt.capture = attempt.capture or Capture(64 * 1024)
+        self._keeper.complain(attempt, str(error))
+        return AttemptEnd(kind="spawn_error", detail=error.what)
+
+    async def _end_after(self, attempt: Attempt, error: Exception) -> AttemptEnd:
+        """Make an attempt end after an error that nobody foresaw, and say how it did.
+
+        Raises the error again where the command may execute without our knowing: for that only the worker's own end
+        can answer.
+        """
+        if attempt.ordered and attempt.execution is None:
+            raise error
+        _log.error("an attempt failed in its worker", run_id=str(attempt.claim.run_id), exc_info=error)
+        if attempt.execution is None:
+            return self._not_started(attempt, SpawnError("internal", "it was not started: the worker's log says why"))
+        await kill_until_gone(attempt.execution)
+        return AttemptEnd(kind="lost")
 
     async def _be_the_suspect(self, fence: int) -> bool:
         """Wait for a while until no other suspect executes here; say whether that came."""
@@ -242,7 +261,10 @@ class Attempts:
         if executor is None:
             raise SpawnError("no_executor", f"this worker does not offer the executor {spec.executor}")
         identity = attempt.identity = self._launcher.identity(spec)
-        files = attempt.files = self._scratch.files_for(identity)
+        try:
+            files = attempt.files = self._scratch.files_for(identity)
+        except OSError as error:
+            raise SpawnError("scratch_not_made", f"the directory for its files: {error}") from error
         capture = attempt.capture = Capture(output_limit(spec), str(self._scratch.path))
         secrets: dict[str, str] = {}
         if names := names_of(spec):
@@ -254,6 +276,7 @@ class Attempts:
             return
         launch = self._launcher.launch(claim, spec, identity, files, secrets)
         attempt.asked_before = self._page.asked
+        attempt.ordered = True
         execution = await executor.start(launch, spec, claim.fence, capture)
         await reach(Point.COMMAND_STARTED)
         attempt.execution = execution
@@ -279,11 +302,7 @@ class Attempts:
                 raise SpawnError("checkpoint_not_restored", f"checkpoint: {error}") from error
 
     async def _report(self, attempt: Attempt, end: AttemptEnd, started_at: datetime) -> None:
-        outputs = self._keeper.outputs_of(attempt) if end.kind == "exit" else None
-        if attempt.capture is not None:
-            attempt.capture.finish()
-            unfinished = end.kind != "exit" or end.exit_code != 0
-            await self._insist(attempt, lambda: self._keeper.keep_rest(attempt, checkpoint=unfinished))
+        outputs = await self._keep(attempt, end)
         if attempt.abandoned:
             return
         claim, spec, now = attempt.claim, attempt.spec, self._clock.now()
@@ -310,7 +329,28 @@ class Attempts:
             outputs=outputs,
             output_tail=None if attempt.capture is None else attempt.capture.tail(),
         )
-        await self._insist(attempt, lambda: self._commit(outcome))
+        try:
+            await self._insist(attempt, lambda: self._commit(outcome))
+        except Exception as error:  # noqa: BLE001  # without what may be to blame; fails that too, this worker ends
+            _log.error("an outcome was refused", run_id=str(claim.run_id), exc_info=error)
+            bare = msgspec.structs.replace(outcome, outputs=None, output_tail=None)
+            await self._insist(attempt, lambda: self._commit(bare))
+
+    async def _keep(self, attempt: Attempt, end: AttemptEnd) -> bytes | None:
+        """Write what is left of what the command printed, and its checkpoint if it may need that; return its outputs.
+
+        Whatever fails here costs the attempt no more than what could not be kept.
+        """
+        outputs = None
+        try:
+            outputs = self._keeper.outputs_of(attempt) if end.kind == "exit" else None
+            if attempt.capture is not None:
+                attempt.capture.finish()
+                unfinished = end.kind != "exit" or end.exit_code != 0
+                await self._insist(attempt, lambda: self._keeper.keep_rest(attempt, checkpoint=unfinished))
+        except Exception as error:  # noqa: BLE001  # as above
+            _log.error("what a run has left was not kept", run_id=str(attempt.claim.run_id), exc_info=error)
+        return outputs
 
     async def _commit(self, outcome: Outcome) -> None:
         finished = await self._executions.finish(outcome)
@@ -331,9 +371,9 @@ class Attempts:
         while not attempt.abandoned:
             try:
                 return await call()
-            except StoreUnavailable as error:
+            except PASSING as error:
                 failures += 1
                 if failures == 1:
-                    _log.warning("the database is away", run_id=str(attempt.claim.run_id), error=str(error))
+                    _log.warning("the database is away or too slow", run_id=str(attempt.claim.run_id), error=str(error))
                 await sleep(BRISK.delay(failures))
         return None

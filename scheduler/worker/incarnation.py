@@ -20,7 +20,7 @@ from scheduler.domain.run import Claim
 from scheduler.health import Health
 from scheduler.service import Service, Wake
 from scheduler.store.checkpoints import Checkpoints
-from scheduler.store.database import Database, StoreUnavailable
+from scheduler.store.database import PASSING, Database
 from scheduler.store.dispatch import Dispatch
 from scheduler.store.execution import Executions, Settled
 from scheduler.store.outputs import Outputs
@@ -198,8 +198,8 @@ class Incarnation:
         """Show others that no more is claimed."""
         try:
             await self._registration.drain(self._worker_id)
-        except StoreUnavailable:
-            _log.warning("draining unannounced: the database is away")
+        except PASSING:
+            _log.warning("draining unannounced: the database is away or too slow")
 
     async def _finish(self, attempts: Attempts, group: anyio.abc.TaskGroup) -> None:
         """Stop what still runs, and wait until its outcomes are committed."""
@@ -214,8 +214,8 @@ class Incarnation:
     async def _leave(self, reason: str) -> None:
         try:
             await self._registration.leave(self._worker_id, reason)
-        except StoreUnavailable:
-            _log.warning("left without saying so: the database is away")
+        except PASSING:
+            _log.warning("left without saying so: the database is away or too slow")
 
     async def _heartbeat(self) -> float:
         try:

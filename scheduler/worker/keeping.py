@@ -6,7 +6,7 @@ import anyio
 
 from scheduler.broker import Broker, BrokerUnavailable
 from scheduler.store.checkpoints import MAX_CHECKPOINT, Checkpoints
-from scheduler.store.database import StoreUnavailable
+from scheduler.store.database import PASSING
 from scheduler.store.outputs import Outputs
 from scheduler.telemetry import get_logger
 from scheduler.worker.attempt import Attempt
@@ -30,6 +30,8 @@ class Keeper:
 
     def has_news(self, attempt: Attempt) -> bool:
         """Say whether a running attempt has anything to keep."""
+        if attempt.unkept:
+            return False
         return (attempt.capture is not None and attempt.capture.waiting) or self._checkpoint_changed(attempt)
 
     def checkpoint_version(self, attempt: Attempt) -> tuple[int, int, int] | None:
@@ -47,11 +49,16 @@ class Keeper:
                 await self._save_checkpoint(attempt)
                 if await self._write_output(attempt):
                     await self._broker.publish(f"logs:{attempt.claim.run_id}")
-            except (StoreUnavailable, BrokerUnavailable):
+            except (*PASSING, BrokerUnavailable):
                 return  # at the next look
+            except Exception as error:  # noqa: BLE001  # other attempts have nothing to do with it
+                attempt.unkept = True
+                _log.error(
+                    "nothing more is kept of a run until it ends", run_id=str(attempt.claim.run_id), exc_info=error
+                )
 
     async def keep_rest(self, attempt: Attempt, *, checkpoint: bool) -> None:
-        """Write what is left once the command has ended. Raises StoreUnavailable: call it again."""
+        """Write what is left once the command has ended. Raises what is `PASSING`: call it again."""
         if attempt.lock is None:
             await self._keep_rest(attempt, checkpoint)
             return

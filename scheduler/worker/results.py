@@ -24,10 +24,8 @@ def parse_outputs(text: bytes, needles: Sequence[bytes] = ()) -> bytes | None:
     if not text.strip():
         return None
     values = _from_json(text) if text.lstrip()[:1] == b"{" else _from_lines(text)
-    if needles:
-        values = redacted(values, needles)
     try:
-        encoded = msgspec.json.encode(values)
+        encoded = msgspec.json.encode(redacted(values, needles) if needles else values)
     except (ValueError, RecursionError) as error:
         raise InvalidOutputs(f"it cannot be stored: {error}") from error
     if b"\\u0000" in encoded.replace(b"\\\\", b""):

@@ -23,7 +23,7 @@ from scheduler.domain.ids import IdSource
 from scheduler.failpoints import Point, reach
 from scheduler.health import Health
 from scheduler.service import cancelled_by, until_available
-from scheduler.store.database import Database, StoreUnavailable
+from scheduler.store.database import PASSING, Database
 from scheduler.store.reaping import Reaping
 from scheduler.store.registration import NewWorker, Registration
 from scheduler.telemetry import get_logger
@@ -135,7 +135,7 @@ async def _register(
         registered = sent
 
     async with cancelled_by(stop):
-        await until_available("worker.register", register, health=health, retry_on=StoreUnavailable)
+        await until_available("worker.register", register, health=health, retry_on=PASSING)
     return registered
 
 
@@ -146,7 +146,7 @@ async def _bury(reaping: Reaping, broker: Broker, worker_id: UUID, health: Healt
         "worker.bury",
         lambda: reaping.reap(worker_id, renewal=None, epoch=None, reason="worker_died"),
         health=health,
-        retry_on=StoreUnavailable,
+        retry_on=PASSING,
     )
     _log.warning("the worker before this one died", worker_id=str(worker_id), runs=dict(reaped.states))
     await offer_dependents(broker, reaped.settled)

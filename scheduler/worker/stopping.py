@@ -7,6 +7,7 @@ import asyncio
 from scheduler.domain.signals import signal_number
 from scheduler.service import sleep
 from scheduler.worker.attempt import Attempt
+from scheduler.worker.executors import Execution
 from scheduler.worker.keeping import Keeper
 
 _LOOK = 0.05
@@ -28,6 +29,11 @@ async def bring_to_end(attempt: Attempt, keeper: Keeper) -> None:
         execution.signal(signal_number(spec.kill_signal))
         # Not `await gone`: this is not the only one who waits for it, and being cancelled must not cancel it.
         await asyncio.wait([execution.gone], timeout=float(spec.kill_timeout))
+    await kill_until_gone(execution)
+
+
+async def kill_until_gone(execution: Execution) -> None:
+    """Leave nothing of a command, however often it takes."""
     while not execution.gone.done():
         execution.kill()
         await asyncio.wait([execution.gone], timeout=_STUBBORN)

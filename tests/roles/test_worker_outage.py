@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 
+from scheduler.failpoints import Point
 from scheduler.store import migrate
 from scheduler.store.database import Database
 from tests.broker.support import connected
@@ -15,6 +17,8 @@ from tests.roles.test_worker_role import first_line, shared  # noqa: F401
 from tests.roles.worker_role_support import Works, worker
 from tests.roles.worker_support import alive
 from tests.support import ServerHandle, until
+from tests.support.failpoints import held
+from tests.support.rows import run_row
 
 
 @asynccontextmanager
@@ -79,3 +83,54 @@ async def test_a_worker_that_could_not_say_that_it_left_says_so_when_it_comes_ba
         assert (await works.ended_row(await works.submit("true")))["state"] == "completed"
         rows = await works.query("SELECT state, end_reason FROM workers ORDER BY registered_at")
         assert [tuple(row) for row in rows] == [("left", "lease_lost"), ("live", None)]
+
+
+async def until_reported_twice(end_command: Callable[[], None]) -> None:
+    """Let a command end, and wait until its outcome was refused."""
+    with anyio.fail_after(20):
+        for _ in range(2):
+            with held(Point.FINISH_SENDING) as report:
+                end_command()
+                await report.reached.wait()
+
+
+async def test_an_outcome_waits_for_a_lock_that_is_held_for_longer_than_a_statement_may_take(
+    postgres_server: ServerHandle,
+    redis_url: str,
+    shared: Path,  # noqa: F811
+) -> None:
+    async with worker_on(postgres_server, redis_url, lease=60.0) as works:
+        go, note = shared / "go", shared / "note"
+        neighbour = await works.submit("sleep 60")
+        await works.row_when(neighbour, "running")
+        run_id = await works.submit(f"echo $$ > {note}; until [ -e {go} ]; do sleep 0.02; done; echo done")
+        await first_line(note)
+        async with works.database.transaction() as other:
+            await other.target.fetch("SELECT FROM runs WHERE id = $1 FOR UPDATE", run_id)
+            await until_reported_twice(go.touch)
+        row = await works.ended_row(run_id)
+        assert (row["state"], row["output_tail"], row["attempt"]) == ("completed", "done\n", 1)
+        assert (await run_row(works.database, neighbour))["state"] == "running"
+        assert len(await works.query("SELECT FROM workers")) == 1
+
+
+async def test_an_outcome_waits_for_a_database_that_takes_no_writes(
+    postgres_server: ServerHandle,
+    redis_url: str,
+    shared: Path,  # noqa: F811
+) -> None:
+    async with worker_on(postgres_server, redis_url, lease=60.0) as works:
+        go, note = shared / "go", shared / "note"
+        neighbour = await works.submit("sleep 60")
+        run_id = await works.submit(f"echo $$ > {note}; until [ -e {go} ]; do sleep 0.02; done; echo done")
+        await first_line(note)
+        await works.row_when(neighbour, "running")
+        await works.query("ALTER SYSTEM SET default_transaction_read_only = on")
+        await works.query("SELECT pg_reload_conf()")
+        await until(lambda: not works.health.snapshot()["worker.database claims"].ok, what="writes to be refused")
+        await until_reported_twice(go.touch)
+        await works.query("ALTER SYSTEM RESET default_transaction_read_only")
+        await works.query("SELECT pg_reload_conf()")
+        row = await works.ended_row(run_id)
+        assert (row["state"], row["output_tail"], row["attempt"]) == ("completed", "done\n", 1)
+        assert (await run_row(works.database, neighbour))["state"] == "running"

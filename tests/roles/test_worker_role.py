@@ -6,7 +6,9 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NoReturn
 
+import anyio
 import msgspec
 import pytest
 
@@ -14,12 +16,18 @@ from scheduler.broker import Broker
 from scheduler.domain.clock import SystemClock
 from scheduler.domain.run_tokens import read
 from scheduler.domain.task import Checkpoint, Limits, Retry
+from scheduler.failpoints import Point
 from scheduler.store.database import Database
+from scheduler.store.outputs import Outputs
+from scheduler.worker.launch import Launcher
+from scheduler.worker.machine import task_identity
 from scheduler.worker.page import LeasePage
+from scheduler.worker.settings import WorkerSettings
 from tests.broker.support import connected
 from tests.roles.worker_role_support import Works, worker
 from tests.roles.worker_support import alive
 from tests.support import until
+from tests.support.failpoints import failing
 from tests.support.rows import run_row
 
 
@@ -352,3 +360,76 @@ async def test_a_run_reaches_only_a_worker_that_satisfies_it_by_redis_or_without
     by = await slow.query("SELECT DISTINCT w.labels ->> 'disk' FROM attempts a JOIN workers w ON w.id = a.worker_id"
                           " WHERE a.run_id = ANY($1::uuid[])", [offered, found])  # fmt: skip
     assert [row[0] for row in by] == ["fast"]
+
+
+async def test_a_directory_that_cannot_be_made_fails_the_run_and_not_the_worker(
+    database: Database, broker: Broker, shared: Path
+) -> None:
+    async with worker(database, broker, state_dir=str(shared)) as works:
+        (scratch,) = await until(lambda: list(shared.glob("dts-scratch-*")))
+        in_the_way = scratch / str(task_identity(WorkerSettings().task_user).uid)
+        in_the_way.touch()
+        row = await works.run("true")
+        assert (row["state"], row["reason"]) == ("failed", "spawn_error:scratch_not_made")
+        in_the_way.unlink()
+        assert (await works.run("true"))["state"] == "completed"
+
+
+@pytest.fixture
+async def neighbour(works: Works) -> AsyncIterator[None]:
+    """A run that is not harmed by what becomes of others."""
+    run_id = await works.submit("sleep 60")
+    await works.row_when(run_id, "running")
+    yield
+    row = await run_row(works.database, run_id)
+    assert (row["state"], row["attempt"]) == ("running", 1)
+
+
+def unforeseen(*_: object, **__: object) -> NoReturn:
+    raise ZeroDivisionError
+
+
+@pytest.mark.usefixtures("neighbour")
+async def test_an_attempt_that_its_worker_fails_to_start_ends_alone(
+    works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Launcher, "launch", unforeseen)
+    row = await works.run("true")
+    assert (row["state"], row["reason"]) == ("failed", "spawn_error:internal")
+    assert row["output_tail"].startswith("dts: ")
+
+
+@pytest.mark.usefixtures("neighbour")
+async def test_an_attempt_whose_end_its_worker_does_not_understand_is_lost_alone(works: Works) -> None:
+    with failing(Point.COMMAND_ENDED, ZeroDivisionError()) as left:
+        row = await works.run("true", on_lost="fail")
+    assert not left
+    assert (row["state"], row["reason"]) == ("failed", "lost")
+
+
+@pytest.mark.usefixtures("neighbour")
+async def test_what_cannot_be_kept_of_an_attempt_costs_nothing_else(
+    works: Works, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = shared / "go"
+    tried = anyio.Event()
+
+    async def append(*_: object) -> NoReturn:
+        tried.set()
+        unforeseen()
+
+    monkeypatch.setattr(Outputs, "append", append)
+    run_id = await works.submit(f'echo a=1 > "$DTS_OUTPUT_FILE"; echo x; until [ -e {go} ]; do sleep 0.02; done')
+    with anyio.fail_after(10):
+        await tried.wait()
+    go.touch()
+    row = await works.ended_row(run_id)
+    assert (row["state"], row["output_tail"], row["outputs"]) == ("completed", "x\n", b'{"a": "1"}')
+
+
+@pytest.mark.usefixtures("neighbour")
+async def test_an_outcome_that_is_refused_is_reported_without_what_the_command_said(works: Works) -> None:
+    with failing(Point.FINISH_SENDING, ZeroDivisionError()) as left:
+        row = await works.run('echo a=1 > "$DTS_OUTPUT_FILE"; echo x')
+    assert not left
+    assert (row["state"], row["exit_code"], row["outputs"]) == ("completed", 0, None)

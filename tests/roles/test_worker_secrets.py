@@ -15,6 +15,7 @@ from scheduler.domain.task import SecretRef
 from scheduler.store.database import Database
 from scheduler.store.envelope import MasterKeys
 from scheduler.store.secrets import Secrets
+from scheduler.worker.results import InvalidOutputs, parse_outputs
 from tests.broker.support import connected
 from tests.roles.worker_role_support import worker
 
@@ -95,3 +96,8 @@ async def test_a_command_without_its_secret_is_not_started(
 @pytest.mark.usefixtures("secret")
 async def test_another_namespace_has_no_such_secret(database: Database) -> None:
     assert await Secrets(database).sealed("other", ["password"]) == {}
+
+
+def test_outputs_that_are_nested_too_deep_to_be_searched_for_secrets_are_refused() -> None:
+    with pytest.raises(InvalidOutputs):
+        parse_outputs(b'{"a":' + b"[" * 600 + b"]" * 600 + b"}", (b"s",))

@@ -175,3 +175,20 @@ async def test_loops_that_flush_at_the_same_time_each_use_their_own_connection()
             second.go.set()
         loops.cancel_scope.cancel()
     assert (usual.batches, sorted([*first.batches, *second.batches])) == ([], [[1], [2]])
+
+
+async def test_a_batch_that_took_too_long_is_not_split_to_wait_again() -> None:
+    batches: list[list[int]] = []
+
+    async def flush(items: Sequence[int]) -> list[int]:
+        batches.append(list(items))
+        raise asyncpg.QueryCanceledError("canceling statement due to statement timeout")
+
+    async def submit(item: int) -> None:
+        with pytest.raises(asyncpg.QueryCanceledError):
+            await commit.submit(item)
+
+    async with running(flush) as commit, anyio.create_task_group() as group:
+        for item in range(4):
+            group.start_soon(submit, item)
+    assert batches == [[0, 1, 2, 3]]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -65,3 +66,33 @@ async def test_what_waits_on_a_line_that_was_cut_fails_soon_and_all_goes_on_once
 async def test_a_statement_that_takes_long_is_let_be_while_the_server_answers(far_url: str, health: Health) -> None:
     async with looked_after(far_url, health) as database, database.session() as connection:
         assert await connection.fetchval("SELECT 'done' FROM pg_sleep(1)") == "done"
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_session_that_takes_no_writes_is_left_for_a_new_one(database_url: str, kept: bool) -> None:
+    """As after a failover that leads to a standby for a moment: the session stays there, whatever comes after."""
+    database = await Database.connect(database_url, name="test", max_size=1)
+    run_id = uuid4()
+    try:
+        async with database.session() as connection:
+            await connection.execute("SET default_transaction_read_only = on")
+        async with database.kept_connection() if kept else nullcontext(database) as executor:
+            with pytest.raises(StoreUnavailable, match="read-only"):
+                await executor.execute("trim_output", run_id, 1, 0)
+            await executor.execute("trim_output", run_id, 1, 0)
+    finally:
+        await database.close()
+
+
+async def test_a_session_that_takes_no_writes_in_a_transaction_is_left_too(database_url: str) -> None:
+    database = await Database.connect(database_url, name="test", max_size=1)
+    try:
+        async with database.session() as connection:
+            await connection.execute("SET default_transaction_read_only = on")
+        with pytest.raises(StoreUnavailable, match="read-only"):
+            async with database.transaction() as transaction:
+                await transaction.execute("trim_output", uuid4(), 1, 0)
+        async with database.transaction() as transaction:
+            await transaction.execute("trim_output", uuid4(), 1, 0)
+    finally:
+        await database.close()

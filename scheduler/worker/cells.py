@@ -1,19 +1,19 @@
 """Cells: cgroups for commands with limits, one command at a time in each.
 
 A cell is made when one is needed and used again when it is empty: making and removing one takes 320 µs where three
-controllers are v1 hierarchies (46 µs for v2 alone). A command goes into its cell by its own hand, before it is
-executed: it writes to descriptors that the worker has opened, so that it cannot fork itself out of the cell first.
+controllers are v1 hierarchies (46 µs for v2 alone). What becomes the command goes into its cell by its own hand, before
+it executes anything of the task's (`bounded`): it writes to descriptors that the worker has opened, so that nothing can
+fork itself out of the cell first.
 
 Commands without limits have no cell; they stay in the worker's own cgroup, which its guard kills as one. `/bin/true`
-takes 540 µs of processor time in all, 1,080 µs with resource limits (their shell) and 1,290 µs in a cell. Were it moved
-by the worker after it has started, that would still be 6 to 30 µs for each hierarchy, and too late for what forks at
-once.
+takes 540 µs of processor time in all, about 1,500 µs with resource limits (their fork) and 1,700 µs in a cell. Were it
+moved by the worker after it has started, that would still be 6 to 30 µs for each hierarchy, and too late for what forks
+at once.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterable
 
@@ -24,8 +24,6 @@ from scheduler.domain.task import Limits
 from scheduler.worker import cgroups
 from scheduler.worker.hierarchies import Hierarchy
 
-_FIRST_DESCRIPTOR = 10
-"""Above all numbers that a command's descriptors get: moving one there overwrites none that is still to be moved."""
 _PERIOD = 100_000
 _LEAST_QUOTA = 1000
 _MOST_PIDS = 4 * 1024 * 1024
@@ -60,7 +58,7 @@ class Cell:
         try:
             for part in self._parts:
                 os.mkdir(part.directory)  # noqa: PTH102  # as in `cgroups`
-                descriptors.append(_open_high(f"{part.directory}/cgroup.procs"))
+                descriptors.append(os.open(f"{part.directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
         except OSError:
             self.descriptors = tuple(descriptors)
             self.remove()
@@ -217,14 +215,6 @@ def _set(path: str, value: str, *, optional: bool) -> None:
     except OSError as error:
         if not (optional and error.errno in {errno.ENOENT, errno.EOPNOTSUPP}):
             raise
-
-
-def _open_high(path: str) -> int:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_DESCRIPTOR)
-    finally:
-        os.close(fd)
 
 
 def _read(path: str) -> bytes:

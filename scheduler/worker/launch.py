@@ -33,8 +33,8 @@ _AFTERWARDS = 300.0
 class Launch(msgspec.Struct, frozen=True, gc=False):
     """A command ready to start. `directory` and `umask` are None for the worker's own; `stdin` None reads nothing.
 
-    `prefix` are the words of a program that executes the command when it has prepared itself for it; `descriptors`
-    (numbers from 10 on) are 3, 4, … there.
+    `limits` are pairs of `RLIMIT_…` and the most of it; whoever writes `0` to each of the descriptors `cell` is in its
+    cell.
     """
 
     arguments: Sequence[str]
@@ -43,8 +43,8 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
     directory: str | None = None
     umask: int | None = None
     stdin: bytes | None = None
-    prefix: Sequence[str] = ()
-    descriptors: Sequence[int] = ()
+    limits: Sequence[tuple[int, int]] = ()
+    cell: Sequence[int] = ()
 
 
 class Launcher:

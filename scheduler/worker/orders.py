@@ -34,8 +34,8 @@ class Order(NamedTuple):
     """A command to start, in the bytes that the kernel is given. `variables` are `NAME=value`.
 
     `search_path` is where `words[0]` is looked for if it has no slash. `directory` and `umask` are None for the
-    worker's own; `stdin` None reads nothing. `prefix` are the words of a program that executes the command when it
-    has prepared itself for it; `descriptors` is how many come with the order, to be 3, 4, … there.
+    worker's own; `stdin` None reads nothing. `limits` are pairs of `RLIMIT_…` and the most of it. `cell` is how many
+    descriptors come with the order: whoever writes `0` to each of them is in the command's cell.
     """
 
     id: int
@@ -48,8 +48,8 @@ class Order(NamedTuple):
     directory: bytes | None = None
     umask: int | None = None
     stdin: bytes | None = None
-    prefix: Sequence[bytes] = ()
-    descriptors: int = 0
+    limits: Sequence[tuple[int, int]] = ()
+    cell: int = 0
 
 
 class Started(NamedTuple):

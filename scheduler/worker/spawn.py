@@ -1,7 +1,8 @@
 """Starting one command: `posix_spawn`, whatever user, directory and umask it asks for.
 
 `posix_spawn` shares the memory of the process with the child until it executes, so its price does not grow with it.
-What it lacks (user, directory, umask) the child inherits from the thread that spawns it, see `disguise`.
+What it lacks (user, directory, umask) the child inherits from the thread that spawns it, see `disguise`; for a cell and
+resource limits there is a fork, see `bounded`.
 Where that is not possible (macOS), `subprocess` does the same at ten times the price.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from scheduler.worker import linux
+from scheduler.worker.bounded import BoundedStart, NotEntered
 from scheduler.worker.disguise import Disguise
 from scheduler.worker.orders import Order
 from scheduler.worker.posix import SpawnAttributes
@@ -68,9 +70,10 @@ class Spawner:
         # Caught signals are reset by executing, ignored ones (Python ignores SIGPIPE; nohup, SIGHUP) are not.
         ignored = [number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN]
         self._attributes = SpawnAttributes(ignored) if linux.SUPPORTED else None
+        self._bounded = BoundedStart(ignored)
 
-    def spawn(self, order: Order, descriptors: Sequence[int] = ()) -> Child:
-        """Start the command; `descriptors` (numbers from 10 on) are 3, 4, … in it.
+    def spawn(self, order: Order, cell: Sequence[int] = ()) -> Child:
+        """Start the command in `cell`, which is where whoever writes `0` to each of these descriptors is.
 
         Raises SpawnError; nothing is left behind then.
         """
@@ -81,7 +84,7 @@ class Spawner:
             opened += out
             err = os.pipe()
             opened += err
-            pid = self._start(order, (stdin, out[1], err[1], *descriptors))
+            pid = self._start(order, (stdin, out[1], err[1]), cell)
             opened = [out[1], err[1]]
             return Child(pid, out[0], err[0])
         except OSError as error:  # no descriptors for pipes
@@ -92,7 +95,7 @@ class Spawner:
             if stdin != self._null:
                 os.close(stdin)
 
-    def _start(self, order: Order, stdio: tuple[int, ...]) -> int:
+    def _start(self, order: Order, stdio: tuple[int, ...], cell: Sequence[int]) -> int:
         disguise = self._disguise
         path = order.words[0]
         try:
@@ -106,28 +109,28 @@ class Spawner:
                 raise SpawnError(what, text) from error
             if order.search_path:
                 path = _look_up(path, order.search_path)
-            return self._execute(path, order, stdio)
+            try:
+                return self._execute(path, order.words, order, stdio, cell)
+            except OSError as error:
+                if error.errno != errno.ENOEXEC:
+                    raise
+            # A script without `#!`: as a shell, `execvp` and every cron do, hand it to /bin/sh.
+            return self._execute(b"/bin/sh", [b"/bin/sh", path, *order.words[1:]], order, stdio, cell)
+        except NotEntered as error:
+            raise SpawnError("limits_not_set", f"the cgroup for its limits: {error}") from error
         except OSError as error:
             raise _explained(error, path) from error
         finally:
             disguise.take_off()
 
-    def _execute(self, path: bytes, order: Order, stdio: tuple[int, ...]) -> int:
-        words = order.words
-        if order.prefix:
-            if not os.access(path, os.X_OK):  # said now, since the prefix would only exit with some number
-                raise OSError(errno.EACCES if os.access(path, os.F_OK) else errno.ENOENT, "cannot be executed")
-            words = [*order.prefix, path, *words[1:]]
-            path = words[0]
+    def _execute(
+        self, path: bytes, words: Sequence[bytes], order: Order, stdio: tuple[int, ...], cell: Sequence[int]
+    ) -> int:
+        if cell or order.limits:
+            return self._bounded.start(path, words, order.variables, stdio, cell, order.limits)
         if self._attributes is None:
             return _portable_execute(path, words, order.variables, stdio)
-        try:
-            return self._attributes.spawn(path, words, order.variables, stdio)
-        except OSError as error:
-            if error.errno != errno.ENOEXEC:
-                raise
-        # A script without `#!`: as a shell, `execvp` and every cron do, hand it to /bin/sh.
-        return self._attributes.spawn(b"/bin/sh", [b"/bin/sh", path, *words[1:]], order.variables, stdio)
+        return self._attributes.spawn(path, words, order.variables, stdio)
 
 
 def _portable_execute(path: bytes, words: Sequence[bytes], variables: Sequence[bytes], stdio: tuple[int, ...]) -> int:

@@ -44,7 +44,7 @@ from scheduler.worker.page import LeasePage
 from scheduler.worker.spawn import Child, Spawner, SpawnError
 
 SOCKET_FD, PAGE_FD = 10, 11
-"""Where the worker has put its socket and the memory of the lease's page. Commands may be given what is below."""
+"""Where the worker has put its socket and the memory of the lease's page."""
 
 YOUNG = 0.05
 """Seconds after which the worker gets a command's pipes: most commands have ended by then."""
@@ -116,13 +116,13 @@ class Server:
         return True
 
     def _start(self, order: Order) -> None:
-        descriptors = [self._frames.descriptors.popleft() for _ in range(order.descriptors)]
+        cell = [self._frames.descriptors.popleft() for _ in range(order.cell)]
         reach_now(Point.ORDERED)
         try:
             if self._page.forbidden or 0 < self._page.deadline <= self._clock.boottime():
                 self._events.append(Refused(order.id))
                 return
-            child = self._spawner.spawn(order, descriptors)
+            child = self._spawner.spawn(order, cell)
         except SpawnError as error:
             self._events.append(Failed(order.id, error.what, str(error)))
         else:
@@ -131,7 +131,7 @@ class Server:
             self._young.append((self._clock.monotonic(), command))
             self._events.append(Started(order.id, child.pid))
         finally:
-            for fd in descriptors:
+            for fd in cell:
                 os.close(fd)
 
     def _reap(self) -> None:
@@ -231,6 +231,7 @@ def main(directory: str) -> int:
         except BaseException as error:  # noqa: BLE001  # raised again below
             failures.append(error)
 
+    sys.setswitchinterval(1e6)  # `bounded` forks with the interpreter lock: nobody may be asking for it then
     thread = threading.Thread(target=work, name="spawn")
     thread.start()
     thread.join()

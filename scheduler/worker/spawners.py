@@ -226,7 +226,7 @@ class Spawners:
         if len(self._spawners) < _USUAL and spawner.burden >= (False, _MUCH):
             spawner = self._make()
             self._spawners.append(spawner)
-        spawner.give(order, launch.descriptors, _Awaited(audience, answer, self._clock.monotonic()))
+        spawner.give(order, launch.cell, _Awaited(audience, answer, self._clock.monotonic()))
         if not self._flushing:  # the first of a batch goes at once, the others together
             self._flushing = True
             spawner.flush()
@@ -279,8 +279,8 @@ def order_for(launch: Launch, number: int) -> Order:
             None if launch.directory is None else _strings([launch.directory])[0],
             launch.umask,
             launch.stdin,
-            _strings(launch.prefix) if launch.prefix else (),
-            len(launch.descriptors),
+            list(launch.limits),
+            len(launch.cell),
         )
     except ValueError as error:
         raise SpawnError("invalid_argument", f"the command or its environment: {error}") from error

@@ -14,7 +14,7 @@ from scheduler.worker import cgroups, linux
 from scheduler.worker.hierarchies import Hierarchy, own_hierarchies
 from tests.roles.test_worker_guard import Guarded, start  # noqa: F401
 from tests.roles.test_worker_process import guard, running_guard, worker_of, works_with  # noqa: F401
-from tests.roles.test_worker_role import first_line, shared  # noqa: F401
+from tests.roles.test_worker_role import first_line, programs_loaded, shared  # noqa: F401
 from tests.roles.worker_support import alive
 from tests.support import until, until_sync
 from tests.support.rows import run_row
@@ -109,6 +109,21 @@ except BlockingIOError:
         (row,) = await works.query("UPDATE runs SET cancel_requested = true WHERE id = $1 RETURNING worker_id", bomb)
         await works.broker.publish(f"worker:{row['worker_id']}")
         assert (await works.ended_row(bomb, 2.0))["state"] == "cancelled"
+
+
+@with_pids
+async def test_nothing_that_a_command_names_is_loaded_where_a_cell_can_be_entered(
+    database: Database,
+    redis_url: str,
+    guard: subprocess.Popen[bytes],  # noqa: F811
+    shared: Path,  # noqa: F811
+) -> None:
+    assert guard.pid
+    env = {"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": f"{shared}/loaded"}
+    async with works_with(database, redis_url) as works:
+        row = await works.run(["/usr/bin/env"], env=env, limits=Limits(pids=20))
+        assert {f"{name}={value}" for name, value in env.items()} <= set(row["output_tail"].splitlines())
+        assert programs_loaded(shared) == ["/usr/bin/env"]
 
 
 @pytest.mark.skipif("cpu" not in usable(), reason="needs the cpu controller")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import anyio
@@ -21,6 +22,7 @@ from tests.roles.worker_support import Runner, alive, printed, python, runner
 from tests.support import until, until_sync
 
 pytestmark = pytest.mark.skipif(not linux.SUPPORTED, reason="needs pidfds and subreapers")
+FEW_FILES = ((resource.RLIMIT_NOFILE, 64),)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
 
 
@@ -68,10 +70,28 @@ async def test_nothing_of_the_worker_leaks_into_a_command(run: Runner) -> None:
     assert "0022" in lines
 
 
-async def test_ignored_signals_are_not_inherited(run: Runner) -> None:
-    process = await run.run(["grep", "SigIgn", "/proc/self/status"])
+@pytest.mark.parametrize("limits", [(), FEW_FILES])
+async def test_ignored_and_blocked_signals_are_not_inherited(run: Runner, limits: Sequence[tuple[int, int]]) -> None:
+    process = await run.run(["grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"], limits=limits)
+    _, blocked, _, ignored = printed(process).split()
     libc_own = 0b11 << 31  # signals 32 and 33 are the C library's: nobody can set them
-    assert int(printed(process).split()[1], 16) & ~libc_own == 0
+    assert int(blocked, 16) == int(ignored, 16) & ~libc_own == 0
+
+
+async def test_a_bounded_command_leads_its_session_and_holds_nothing_but_its_own(run: Runner) -> None:
+    script = "import os; print(os.getpid() == os.getsid(0), sorted(map(int, os.listdir('/proc/self/fd')))[:-1])"
+    assert printed(await run.run(python(script), limits=FEW_FILES)) == b"True [0, 1, 2]\n"
+
+
+async def test_a_command_that_cannot_go_into_its_cell_does_not_start(run: Runner) -> None:
+    full = os.open("/dev/full", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        with pytest.raises(SpawnError, match="No space left") as caught:
+            await run.start("true", cell=[full])
+    finally:
+        os.close(full)
+    assert caught.value.what == "limits_not_set"
+    assert printed(await run.run("echo fine", limits=FEW_FILES)) == b"fine\n"
 
 
 async def test_standard_input_is_empty_or_what_the_task_says(run: Runner) -> None:
@@ -102,10 +122,14 @@ async def test_commands_that_start_at_once_each_get_their_directory_and_umask(ru
 
 
 @as_root
-async def test_a_command_runs_as_the_user_it_names_and_the_worker_stays_root(run: Runner) -> None:
+@pytest.mark.parametrize("limits", [(), FEW_FILES])
+async def test_a_command_runs_as_the_user_it_names_and_the_worker_stays_root(
+    run: Runner, limits: Sequence[tuple[int, int]]
+) -> None:
     nobody = identity_of("nobody")
     script = "id -u; id -g; id -G; grep -E '^(Uid|Gid|CapEff|CapPrm)' /proc/self/status; touch /root/x || echo denied"
-    lines = printed(await run.run(script, identity=nobody, directory="/tmp"), "stdout").decode().splitlines()
+    process = await run.run(script, identity=nobody, directory="/tmp", limits=limits)
+    lines = printed(process, "stdout").decode().splitlines()
     assert lines[0] == str(nobody.uid)
     assert lines[1] == str(nobody.gid)
     assert {int(group) for group in lines[2].split()} == {nobody.gid, *nobody.groups}
@@ -161,10 +185,11 @@ async def test_scripts_without_an_interpreter_line_run_and_missing_interpreters_
     broken.write_text("#!/no/such/interpreter\n")
     plain.chmod(0o755)
     broken.chmod(0o755)
-    assert printed(await run.run([str(plain), "x"])) == b"plain x\n"
-    with pytest.raises(SpawnError, match="/no/such/interpreter") as caught:
-        await run.start([str(broken)])
-    assert caught.value.what == "interpreter_not_found"
+    for limits in ((), FEW_FILES):
+        assert printed(await run.run([str(plain), "x"], limits=limits)) == b"plain x\n"
+        with pytest.raises(SpawnError, match="/no/such/interpreter") as caught:
+            await run.start([str(broken)], limits=limits)
+        assert caught.value.what == "interpreter_not_found"
 
 
 async def test_the_path_of_the_tasks_own_environment_is_searched(run: Runner, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -113,6 +114,20 @@ async def test_a_command_gets_a_token_for_its_own_attempt(works: Works) -> None:
 async def test_limits_on_open_files_hold_in_the_command(works: Works) -> None:
     row = await works.run("ulimit -n", limits=Limits(files=77))
     assert row["output_tail"] == "77\n"
+
+
+def programs_loaded(directory: Path) -> list[str]:
+    """Return the programs of which the loader has written there."""
+    texts = "".join(path.read_text() for path in directory.glob("loaded.*"))
+    return re.findall(r"initialize program: (.*)", texts)
+
+
+async def test_nothing_but_the_command_gets_its_variables(works: Works, shared: Path) -> None:
+    """What prepares a command must not be made to load what the task names: it holds more than the task may."""
+    env = {"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": f"{shared}/loaded", "no.identifier": "1"}
+    row = await works.run(["/usr/bin/env"], env=env, limits=Limits(files=77))
+    assert {f"{name}={value}" for name, value in env.items()} <= set(row["output_tail"].splitlines())
+    assert programs_loaded(shared) == ["/usr/bin/env"]
 
 
 async def test_output_that_is_no_text_is_kept_as_it_is_and_shown_as_far_as_possible(works: Works) -> None:

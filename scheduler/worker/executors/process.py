@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import resource
+
 import msgspec
 
 from scheduler.domain.sizes import parse_size
 from scheduler.domain.task import Limits, TaskSpec
 from scheduler.worker.capture import Capture
-from scheduler.worker.cells import Bounds, Cell, Cells
+from scheduler.worker.cells import Bounds, Cells
 from scheduler.worker.launch import Launch
 from scheduler.worker.processes import Process, Processes
 from scheduler.worker.spawn import SpawnError
 
 _NO_LIMITS = Limits()
 _NO_BOUNDS = Bounds()
+_LEAST_ADDRESS_SPACE = 1024
+_MOST = 2**63 - 1
+"""What a resource limit can be, short of none at all."""
 
 
 class ProcessExecutor:
@@ -34,9 +39,8 @@ class ProcessExecutor:
             cell = self._cells.take(spec.limits)
         except OSError as error:
             raise SpawnError("limits_not_set", f"the cgroup for its limits: {error}") from error
-        launch = msgspec.structs.replace(
-            launch, prefix=limiting(spec.limits, cell), descriptors=() if cell is None else cell.descriptors
-        )
+        bounds, entrances = (_NO_BOUNDS, ()) if cell is None else (cell.bounds, cell.descriptors)
+        launch = msgspec.structs.replace(launch, limits=resource_limits(spec.limits, bounds), cell=entrances)
         if cell is None:
             return await self._processes.start(launch, fence, capture)
         try:
@@ -48,25 +52,17 @@ class ProcessExecutor:
         return process
 
 
-def limiting(limits: Limits, cell: Cell | None = None) -> list[str]:
-    """Return the words to put before a command so that it runs under `limits`; empty if none needs it.
+def resource_limits(limits: Limits, bounds: Bounds) -> list[tuple[int, int]]:
+    """Return the resource limits for what no cell bounds: pairs of `RLIMIT_…` and the most of it.
 
-    It enters its cell, which holds what it can; its first descriptor is 3. Other limits are resource limits, and one
-    that is already lower stays: `memory` bounds the address space of each process, `pids` the processes of the whole
-    user. Runs with a limit on `cpu` come only to workers whose cells enforce it.
+    `memory` bounds the address space of each process, `pids` the processes of the whole user. Runs with a limit on
+    `cpu` come only to workers whose cells enforce it.
     """
-    bounds = _NO_BOUNDS if cell is None else cell.bounds
-    orders = []
-    if cell is not None:
-        numbers = range(3, 3 + len(cell.descriptors))
-        entering = " && ".join(f"echo 0 >&{number}" for number in numbers)
-        orders.append(f"{{ {entering}; }} || exit 126; exec {' '.join(f'{number}>&-' for number in numbers)}")
+    found = []
     if limits.files is not None:
-        orders.append(f"ulimit -n {limits.files} 2>/dev/null")
-    if limits.memory is not None and bounds.memory is None:
-        orders.append(f"ulimit -v {max(1, parse_size(limits.memory) // 1024)} 2>/dev/null")
+        found.append((resource.RLIMIT_NOFILE, limits.files))
     if limits.pids is not None and bounds.pids is None:
-        orders.append(f"{{ ulimit -u {limits.pids} || ulimit -p {limits.pids}; }} 2>/dev/null")
-    if not orders:
-        return []
-    return ["/bin/sh", "-c", f'{"; ".join(orders)}; exec "$@"', "sh"]
+        found.append((resource.RLIMIT_NPROC, limits.pids))
+    if limits.memory is not None and bounds.memory is None:
+        found.append((resource.RLIMIT_AS, max(_LEAST_ADDRESS_SPACE, parse_size(limits.memory))))
+    return [(which, min(most, _MOST)) for which, most in found]

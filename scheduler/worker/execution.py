@@ -198,6 +198,8 @@ class Attempts:
             if not attempt.running:
                 continue
             if attempt.stop is None:
+                if attempt.spec.stall_timeout is not None:
+                    attempt.meet(self._keeper.checkpoint_version(attempt), now)
                 why = attempt.overdue(now)
                 if why is not None:
                     self.stop(fence, why)
@@ -275,7 +277,7 @@ class Attempts:
         if attempt.stop is not None:
             return
         launch = self._launcher.launch(claim, spec, identity, files, secrets)
-        attempt.asked_before = self._page.asked
+        attempt.asked_before, attempt.met = self._page.asked, files.seen
         attempt.ordered = True
         execution = await executor.start(launch, spec, claim.fence, capture)
         await reach(Point.COMMAND_STARTED)

@@ -11,7 +11,7 @@ from scheduler.store.outputs import Outputs
 from scheduler.telemetry import get_logger
 from scheduler.worker.attempt import Attempt
 from scheduler.worker.results import MAX_OUTPUTS, InvalidOutputs, parse_outputs
-from scheduler.worker.scratch import Scratch, Unreadable
+from scheduler.worker.scratch import Scratch, Unreadable, Version
 
 _AT_ONCE = 1024 * 1024
 """Bytes of output written in one go: while a command runs, also about the most in a second."""
@@ -34,7 +34,7 @@ class Keeper:
             return False
         return (attempt.capture is not None and attempt.capture.waiting) or self._checkpoint_changed(attempt)
 
-    def checkpoint_version(self, attempt: Attempt) -> tuple[int, int, int] | None:
+    def checkpoint_version(self, attempt: Attempt) -> Version | None:
         """Return what changes with the attempt's checkpoint; None while there is none."""
         return None if attempt.files is None else self._scratch.checkpoint_version(attempt.files)
 

@@ -17,6 +17,9 @@ import msgspec
 from scheduler.worker.housekeeping import Strays, discard, make_directory, remove_abandoned
 from scheduler.worker.identity import Identity
 
+Version = tuple[int, int, int]
+"""What changes with a checkpoint."""
+
 
 class Unreadable(Exception):
     """There is a file, but it cannot be taken; the text says why."""
@@ -28,7 +31,7 @@ class Files(msgspec.Struct, gc=False):
     name: str
     checkpoint: str
     outputs: str
-    seen: tuple[int, int, int] | None = None
+    seen: Version | None = None
 
 
 class Scratch:
@@ -69,7 +72,7 @@ class Scratch:
             file.flush()
             files.seen = _version(os.fstat(fd))
 
-    def checkpoint_version(self, files: Files) -> tuple[int, int, int] | None:
+    def checkpoint_version(self, files: Files) -> Version | None:
         """Return what changes with the checkpoint; None while there is none."""
         if not os.access(files.checkpoint, os.F_OK):
             return None
@@ -108,7 +111,7 @@ class Scratch:
         os.close(self._lock)
 
 
-def _version(status: os.stat_result) -> tuple[int, int, int]:
+def _version(status: os.stat_result) -> Version:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 

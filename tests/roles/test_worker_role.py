@@ -82,6 +82,7 @@ async def test_a_run_completes_with_its_output_and_outputs(works: Works) -> None
         ("sleep 60", {"timeout": 0.1}, "timeout"),
         ("trap '' TERM; exec sleep 60", {"timeout": 0.1, "kill_timeout": 0.1}, "timeout"),
         ("echo x; sleep 60", {"stall_timeout": 0.2}, "stalled"),
+        ('echo x > "$DTS_CHECKPOINT_FILE"; sleep 60', {"stall_timeout": 0.2}, "stalled"),
     ],
 )
 async def test_each_way_to_fail_has_its_reason(
@@ -91,6 +92,12 @@ async def test_each_way_to_fail_has_its_reason(
     assert (row["state"], row["reason"]) == ("failed", reason)
     if reason.startswith("spawn_error"):
         assert row["output_tail"].startswith("dts: ")
+
+
+async def test_a_checkpoint_is_a_sign_of_life(works: Works) -> None:
+    save = 'echo $i > "$DTS_CHECKPOINT_FILE.new"; mv "$DTS_CHECKPOINT_FILE.new" "$DTS_CHECKPOINT_FILE"'
+    row = await works.run(f"for i in 1 2 3 4 5 6; do {save}; sleep 0.5; done", stall_timeout=1.5)
+    assert (row["state"], row["reason"]) == ("completed", "exit:0")
 
 
 async def test_a_failure_with_attempts_left_waits_for_its_next(works: Works) -> None:

@@ -239,10 +239,15 @@ class Processes:
             fcntl.ioctl(fd, termios.FIONREAD, self._size)
             if not any(self._size):
                 return
-            process.capture.feed(process.pipes[fd], os.read(fd, _READ))
+            data = _read(fd)
+            if not data:
+                return
+            process.capture.feed(process.pipes[fd], data)
 
     def _on_readable(self, process: Process, fd: int) -> None:
-        data = os.read(fd, _READ)
+        data = _read(fd)
+        if data is None:
+            return
         if not data:
             self._close_pipe(process, fd)
             return
@@ -270,3 +275,11 @@ class Processes:
             if fd in process.pipes:
                 process.budget = _BUDGET
                 self._watcher.add(fd, partial(self._on_readable, process, fd))
+
+
+def _read(fd: int) -> bytes | None:
+    """Return what a pipe holds, nothing at its end; None if somebody else has read it just now."""
+    try:
+        return os.read(fd, _READ)
+    except BlockingIOError:
+        return None

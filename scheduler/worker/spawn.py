@@ -80,9 +80,9 @@ class Spawner:
         stdin = self._null if order.stdin is None else _file_with(order.stdin)
         opened: list[int] = []
         try:
-            out = os.pipe()
+            out = _pipe()
             opened += out
-            err = os.pipe()
+            err = _pipe()
             opened += err
             pid = self._start(order, (stdin, out[1], err[1]), cell)
             opened = [out[1], err[1]]
@@ -184,6 +184,20 @@ def _interpreter_of(path: bytes) -> str | None:
         return None
     words = line[2:].split(maxsplit=1)
     return words[0].decode("utf-8", "replace") if words else None
+
+
+def _pipe() -> tuple[int, int]:
+    """Return the ends of a pipe for a command to print to.
+
+    Who runs as the command's user may read from it too, through /proc: reading must not block us when they are quicker.
+    The command itself may open it to write (`> /dev/stderr`) though it is root's. Others get no such way to it: only
+    who may trace a process may follow the links to what it has open.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    if os.geteuid() == 0:
+        os.fchmod(writing, 0o622)
+    return reading, writing
 
 
 def _shown(path: bytes) -> str:

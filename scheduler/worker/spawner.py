@@ -22,6 +22,7 @@ import socket
 import sys
 import threading
 from collections import deque
+from contextlib import suppress
 
 from scheduler.domain.clock import SystemClock
 from scheduler.failpoints import Point, reach_now
@@ -167,8 +168,9 @@ class Server:
                 rests.append(None)
                 continue
             rest = b""
-            while flag & select.POLLIN and (data := os.read(fd, _READ)):
-                rest += data
+            with suppress(BlockingIOError):  # whoever holds the reading end too has taken what was left
+                while flag & select.POLLIN and (data := os.read(fd, _READ)):
+                    rest += data
             os.close(fd)
             rests.append(rest)
         return rests

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio import to_thread
 
 from scheduler.worker import linux, tree
 from scheduler.worker.identity import identity_of
@@ -140,6 +141,32 @@ async def test_a_command_runs_as_the_user_it_names_and_the_worker_stays_root(
     assert os.getresuid() == (0, 0, 0)
     assert own_status("CapEff") != ["0" * 16]
     assert printed(await run.run("id -u")) == b"0\n"
+
+
+@as_root
+@pytest.mark.parametrize("limits", [(), FEW_FILES])
+async def test_a_command_of_another_user_may_open_its_own_output(
+    run: Runner, limits: Sequence[tuple[int, int]]
+) -> None:
+    script = "echo x > /dev/stderr; echo y | tee /dev/stderr > /dev/null; echo z > /dev/stdout; head -c 1 < /dev/stdout"
+    process = await run.run(script, identity=identity_of("nobody"), limits=limits)
+    said = {piece.stream: piece.data for piece in process.capture.take(1 << 20)}
+    assert said["stdout"] == b"z\n"
+    assert said["stderr"].startswith(b"x\ny\n")
+    assert b"ermission denied" in said["stderr"], "it could read what it had printed"
+
+
+async def test_output_that_somebody_else_reads_does_not_keep_the_worker(run: Runner, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    process = await run.start(f"until [ -e {go} ]; do sleep 0.02; done; echo end")
+    await until(lambda: process.pipes)
+    with anyio.fail_after(5):
+        for fd in process.pipes:  # said to be readable, and then it was not
+            await to_thread.run_sync(run.processes._on_readable, process, fd, abandon_on_cancel=True)
+    go.touch()
+    with anyio.fail_after(10):
+        await process.gone
+    assert printed(process) == b"end\n"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Changing a definition: PUT replaces it, PATCH merges into it (RFC 7396); only these raise a task's version.
 
-Waiting runs follow the new definition; an executing attempt ends under the one it began with. A task stays what it is:
-one-off ones do not become recurring, nor the other way round.
+Waiting runs follow the new definition; an executing attempt ends under the one it began with, and its run, should it
+come back, waits under the new one. A task stays what it is: one-off ones do not become recurring, nor the other way
+round.
 """
 
 from __future__ import annotations

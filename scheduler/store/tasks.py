@@ -61,7 +61,7 @@ class LockedTask(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Edit(msgspec.Struct, kw_only=True, frozen=True):
-    """A new definition of a task at `version`, and what follows from it for its waiting runs."""
+    """A new definition of a task at `version`, and what follows from it for its live runs."""
 
     task_id: UUID
     version: int
@@ -192,7 +192,7 @@ class Tasks:
         return LockedTask(**dict(row)) if row is not None else None
 
     async def edit(self, executor: Executor, edit: Edit) -> list[UUID]:
-        """Store a new definition of a locked task; return its waiting runs, which follow it."""
+        """Store a new definition of a locked task; return its live runs, which follow it."""
         spec = edit.spec
         await executor.execute(
             "edit_task",

@@ -198,13 +198,20 @@ WHERE id = $1 AND version = $2 AND deleted_at IS NULL
 RETURNING id
 
 -- name: apply_edit
--- queued → pending: waiting runs of an edited task follow it, those that are not queued too; one-off runs take a new time too
+-- queued → pending: waiting runs of an edited task follow it, those that are not queued too; one-off runs take a new time too.
+-- running → running: the attempt ends under the definition that it began with, but should its run come back, it waits where
+-- the new one says, for workers that the new command asks for. It counts behind the new gate from now on: gates count rows,
+-- each behind one gate, so no number can drift, and a rule that is new to the task has to know what executes already. The
+-- price is that a gate which the task leaves has this place free before the attempt has ended.
 UPDATE runs r
-SET state = 'pending', queued_at = NULL, dispatch_seq = r.dispatch_seq + 1, version = r.version + 1,
-    queue = $2, lane = $3, priority = $4, max_attempts = $5, gate = $8,
-    run_at = coalesce($6, r.run_at),
-    start_before = CASE WHEN $7::float8 IS NULL THEN NULL ELSE coalesce($6, r.run_at) + make_interval(secs => $7) END
-WHERE r.task_id = $1 AND r.state IN ('pending', 'queued')
+SET state        = CASE WHEN r.state = 'running' THEN 'running' ELSE 'pending' END,
+    queued_at    = CASE WHEN r.state = 'running' THEN r.queued_at END,
+    dispatch_seq = CASE WHEN r.state = 'running' THEN r.dispatch_seq ELSE r.dispatch_seq + 1 END,
+    run_at       = CASE WHEN r.state = 'running' THEN r.run_at ELSE coalesce($6, r.run_at) END,
+    start_before = CASE WHEN r.state = 'running' THEN r.start_before
+                        ELSE coalesce($6, r.run_at) + make_interval(secs => $7) END,
+    queue = $2, lane = $3, priority = $4, max_attempts = $5, gate = $8, version = r.version + 1
+WHERE r.task_id = $1 AND r.state IN ('pending', 'queued', 'running')
 RETURNING r.id
 
 -- name: pause_task

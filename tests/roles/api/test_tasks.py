@@ -4,10 +4,15 @@ import uuid
 
 import anyio
 import msgspec
+import pytest
 
+from scheduler.domain.lane import lane_of
 from scheduler.domain.run import Run
+from scheduler.store.gates import Gates
+from scheduler.store.reaping import Reaping
 from scheduler.wire.tasks import Task
 from tests.roles.api.support import Client, FakeWorker
+from tests.support.rows import IDS, run_row
 
 UNKNOWN = "0190a5c0-0000-7000-8000-000000000000"
 
@@ -150,6 +155,35 @@ async def test_a_replaced_task_has_a_new_version_and_its_waiting_run_follows(api
     assert (answer.json["name"], answer.json["command"], answer.json["version"]) == ("b", "date", 2)
     run = await api.run_of(task)
     assert (run["queue"], run["priority"], run["max_attempts"], run["state"]) == ("other", 8, 4, "pending")
+
+
+@pytest.mark.parametrize("comes_back", ["retried", "lost"])
+async def test_a_run_whose_task_was_edited_while_it_executed_comes_back_where_the_new_definition_says(
+    api: Client, worker: FakeWorker, comes_back: str
+) -> None:
+    database = api.context.database
+    task = await api.create("a", retry={"max_attempts": 3})
+    claim = await worker.claim(task["last_run"]["id"])
+    edited = await api.request(
+        "PATCH",
+        f"/api/tasks/{task['id']}",
+        {"queue": "other", "requires": {"gpu": "yes"}, "priority": 8, "concurrency": {"key": "db"}, "delay": 3600},
+    )
+    assert edited.status == 200
+    executing = await run_row(database, claim.run_id)
+    assert (executing["state"], executing["worker_id"], executing["fence"]) == ("running", worker.id, claim.fence)
+    assert executing["run_at"] < executing["started_at"]
+    assert await Gates(database).active(("default", "db")) == 1
+    if comes_back == "retried":
+        await worker.end(claim, "pending")
+    else:
+        await Reaping(database, IDS).reap(worker.id, renewal=None, epoch=None)
+    run = await run_row(database, claim.run_id)
+    assert (run["state"], run["queue"], run["priority"]) == ("pending", "other", 8)
+    assert run["lane"] == lane_of("default", "other", "process", {"gpu": "yes"})
+    assert [(w.lane, w.gate.concurrency) for w in await Gates(database).waiting(("", ""), 10)] == [
+        (run["lane"], ("default", "db"))
+    ]
 
 
 async def test_a_merge_patch_changes_what_it_names_and_null_restores_a_default(api: Client) -> None:

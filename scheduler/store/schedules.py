@@ -1,8 +1,8 @@
 """Recurring tasks that are due, and the writing of what was decided about their planned fires.
 
-A batch is one statement, fenced by the term. Each task in it is guarded by the number of runs it has ever had and the
-fire it was read with, so a trigger, an edit or a pause that came between leaves that task for the next round. A fire
-can be decided once: (task, scheduled_for) is unique.
+A batch is one statement, fenced by the term. Each task in it is guarded by its version, by the number of runs it has
+ever had and by the fire it was read with, so an edit, a trigger or a pause that came between leaves that task for the
+next round. A fire can be decided once: (task, scheduled_for) is unique.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class DueTask(msgspec.Struct, frozen=True, gc=False):
     namespace: str
     name: str
     spec: TaskSpec
+    version: int
     occurrences: int
     fire_cursor: datetime | None
     next_fire_at: datetime
@@ -138,6 +139,7 @@ class Schedules:
                 row["namespace"],
                 row["name"],
                 decode_spec(row["spec"]),
+                row["version"],
                 row["occurrences"],
                 row["fire_cursor"],
                 row["next_fire_at"],
@@ -198,6 +200,7 @@ class Schedules:
             "write_fires",
             epoch,
             [plan.task.id for plan in plans],
+            [plan.task.version for plan in plans],
             [plan.task.occurrences for plan in plans],
             [plan.task.next_fire_at for plan in plans],
             [plan.cursor for plan in plans],

@@ -129,21 +129,25 @@ async def test_a_task_triggered_paused_or_edited_meanwhile_is_left_for_the_next_
     database: Database, broker: Broker
 ) -> None:
     epoch = await lead(database)
-    triggered, paused, edited, untouched = await add(
-        database, *(hourly(name, minute(1)) for name in ("triggered", "paused", "edited", "untouched"))
+    triggered, paused, replanned, edited, untouched = await add(
+        database, *(hourly(name, minute(1)) for name in ("triggered", "paused", "replanned", "edited", "untouched"))
     )
     schedules = Schedules(database)
     firer = Firer(leading(database, broker, epoch), schedules)
     due = await schedules.due(10)
     await rows(database, "UPDATE tasks SET occurrences = occurrences + 1 WHERE id = $1", triggered)
     await rows(database, "UPDATE tasks SET paused = true WHERE id = $1", paused)
-    await rows(database, "UPDATE tasks SET next_fire_at = next_fire_at + interval '1 day' WHERE id = $1", edited)
+    await rows(database, "UPDATE tasks SET next_fire_at = next_fire_at + interval '1 day' WHERE id = $1", replanned)
+    await rows(
+        database, """UPDATE tasks SET spec = spec || '{"queue": "new"}', version = version + 1 WHERE id = $1""", edited
+    )
     await firer._fire(due)
-    made = {task_id: len(await runs_of(database, task_id)) for task_id in (triggered, paused, edited, untouched)}
-    assert made == {triggered: 0, paused: 0, edited: 0, untouched: 1}
+    made = [len(await runs_of(database, task_id)) for task_id in (triggered, paused, replanned, edited, untouched)]
+    assert made == [0, 0, 0, 0, 1]
     assert await fires_of(database, triggered) == []
     await firer.step()
     assert len(await runs_of(database, triggered)) == 1
+    assert [run["queue"] for run in await runs_of(database, edited)] == ["new"]
 
 
 async def test_a_fire_that_was_decided_before_does_not_stop_the_others(database: Database, leader: Leader) -> None:

@@ -1,7 +1,7 @@
 -- name: due_tasks
 -- reads recurring tasks that are due, the longest due first, each with its live runs (oldest first)
-SELECT t.id, t.namespace, t.name, t.spec, t.occurrences, t.fire_cursor, t.next_fire_at, t.created_at, now.at AS now,
-       active.runs AS active
+SELECT t.id, t.namespace, t.name, t.spec, t.version, t.occurrences, t.fire_cursor, t.next_fire_at, t.created_at,
+       now.at AS now, active.runs AS active
 FROM (SELECT dts_now() AS at) AS now
 CROSS JOIN LATERAL (
   SELECT task.* FROM tasks_recurring AS task
@@ -32,9 +32,10 @@ WITH term AS MATERIALIZED (
   UPDATE tasks_recurring t
   SET fire_cursor = greatest(t.fire_cursor, d.cursor), next_fire_at = d.next_fire_at, occurrences = t.occurrences + d.made
   FROM term,
-       unnest($2::uuid[], $3::bigint[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::integer[], $8::jsonb[], $9::jsonb[])
-         AS d(task_id, occurrences, planned, cursor, next_fire_at, made, fires, runs)
-  WHERE t.id = d.task_id AND t.occurrences = d.occurrences AND t.next_fire_at = d.planned
+       unnest($2::uuid[], $3::integer[], $4::bigint[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[], $8::integer[],
+              $9::jsonb[], $10::jsonb[])
+         AS d(task_id, version, occurrences, planned, cursor, next_fire_at, made, fires, runs)
+  WHERE t.id = d.task_id AND t.version = d.version AND t.occurrences = d.occurrences AND t.next_fire_at = d.planned
     -- Written so that the planner draws no conclusions: "IS NULL" passes for rare while there are no statistics, and
     -- then it compares every task of the batch with every task there is.
     AND CASE WHEN t.paused OR t.deleted_at IS NOT NULL THEN false ELSE true END

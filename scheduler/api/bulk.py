@@ -59,10 +59,10 @@ async def retry_runs(api: Context, request: Request) -> Reply:
     matched, more = found[: wanted.limit], len(found) > wanted.limit
     retried: list[UUID] = []
     for some in _chunks([] if wanted.dry_run else matched):
-        revivable = await api.runs.revivable(request.namespace, some)
-        specs = [(run.run_id, run.spec) for run in revivable.values() if not run.deleted]
-        api.admission.admit(request.namespace, len(specs))
         async with api.database.transaction() as executor:
+            revivable = await api.runs.revivable(executor, request.namespace, some)
+            specs = [(run.run_id, run.spec) for run in revivable.values() if not run.deleted]
+            api.admission.admit(request.namespace, len(specs))
             revived = await api.runs.revive(executor, request.namespace, specs, request.actor)
             await _log(executor, request, "retry_runs", len(revived))
         retried += revived

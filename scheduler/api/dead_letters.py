@@ -47,10 +47,11 @@ async def replay_dead_letters(api: Context, request: Request) -> Reply:
     still_open = {i: letters[i] for i in ids if i in letters and letters[i].state == "open"}
     if wanted.edits:
         await _edit_tasks(api, request, {letter.task_id for letter in still_open.values()}, wanted)
-    revivable = await api.runs.revivable(request.namespace, [letter.run_id for letter in still_open.values()])
-    specs = [(r.run_id, r.spec) for r in revivable.values() if not r.deleted]
-    api.admission.admit(request.namespace, len(specs))
     async with api.database.transaction() as executor:
+        run_ids = [letter.run_id for letter in still_open.values()]
+        revivable = await api.runs.revivable(executor, request.namespace, run_ids)
+        specs = [(r.run_id, r.spec) for r in revivable.values() if not r.deleted]
+        api.admission.admit(request.namespace, len(specs))
         revived = set(await api.runs.revive(executor, request.namespace, specs, request.actor))
         chosen = {identifier: letter for identifier, letter in still_open.items() if letter.run_id in revived}
         rest = dict(list(chosen.items())[wanted.canary or len(chosen) :])

@@ -71,12 +71,12 @@ async def cancel_run(api: Context, request: Request) -> Reply:
 async def retry_run(api: Context, request: Request) -> Reply:
     """Let an ended run run again, now, with fresh budgets and the task's present definition."""
     run_id = request.uuid("run")
-    revivable = found((await api.runs.revivable(request.namespace, [run_id])).get(run_id), "run", run_id)
-    if revivable.deleted:
-        raise Conflict("task_deleted", "its task has been deleted")
-    api.admission.admit(request.namespace, 1)
     async with api.database.transaction() as executor:
+        revivable = found((await api.runs.revivable(executor, request.namespace, [run_id])).get(run_id), "run", run_id)
+        if revivable.deleted:
+            raise Conflict("task_deleted", "its task has been deleted")
         await _lock(api, executor, request, run_id)
+        api.admission.admit(request.namespace, 1)
         revived = await api.runs.revive(executor, request.namespace, [(run_id, revivable.spec)], request.actor)
     if not revived:
         run = await named_run(api, request)

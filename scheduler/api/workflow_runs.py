@@ -101,7 +101,7 @@ async def rerun_workflow_run(api: Context, request: Request) -> Reply:
         if not again:
             raise Conflict("nothing_to_rerun", "every task of the workflow run has completed")
         ids = [run_id, *(run.nodes[n].run_id for n in again)]
-        revivable = await api.runs.revivable(request.namespace, ids)
+        revivable = await api.runs.revivable(executor, request.namespace, ids)
         if len(revivable) < len(ids) or any(known.deleted for known in revivable.values()):
             raise Conflict("task_deleted", "the workflow, or one of the run's tasks, has been deleted")
         api.admission.admit(request.namespace, len(ids))

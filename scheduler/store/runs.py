@@ -131,9 +131,12 @@ class Runs:
         moved = [row for row in rows if row["kind"] not in ("cancelled", "requested")]
         return Cancelled(done, requested, await settle_onward(executor, moved, lanes_open))
 
-    async def revivable(self, namespace: str, run_ids: Sequence[UUID]) -> dict[UUID, Revivable]:
-        """Return those of the runs that exist, with the definitions that they would run under."""
-        rows = await self._database.fetch("revivable", list(run_ids), namespace)
+    async def revivable(self, executor: Executor, namespace: str, run_ids: Sequence[UUID]) -> dict[UUID, Revivable]:
+        """Return those of the runs that exist, with the definitions that they would run under.
+
+        These stay as they are until the transaction ends. No run of theirs may be locked in it before.
+        """
+        rows = await executor.fetch("revivable", list(run_ids), namespace)
         return {
             row["id"]: Revivable(row["id"], row["task_id"], row["state"], row["spec"], row["deleted_at"] is not None)
             for row in rows

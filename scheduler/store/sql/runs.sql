@@ -112,10 +112,14 @@ UNION ALL
 SELECT kind, run_id, state, NULL, lane, priority, run_at, seq, traceparent FROM settled
 
 -- name: revivable
--- reads runs and the definitions that they would run under
+-- reads runs and the definitions that they would run under, and keeps these from being edited or deleted until the
+-- transaction ends: whoever does so has locked the task FOR UPDATE (lock_task), and so locks tasks before runs. A leader
+-- that decides about a task's fires neither waits for this nor holds it up
 SELECT r.id, r.task_id, r.state, t.spec, t.deleted_at
 FROM runs r JOIN tasks t ON t.id = r.task_id
 WHERE r.id = ANY($1::uuid[]) AND r.namespace = $2
+ORDER BY t.id
+FOR KEY SHARE OF t
 
 -- name: revive
 -- failed | cancelled | skipped | dead_letter → pending, with fresh budgets; its dead letter is replayed

@@ -3,11 +3,15 @@ from __future__ import annotations
 from uuid import UUID
 
 import anyio
+import pytest
 
 from scheduler.store.database import Database
 from scheduler.store.outputs import Outputs
 from scheduler.store.runs import OutputChunk
 from tests.roles.api.support import Answer, Client, FakeWorker
+from tests.support.locks import waiting_for_locks
+from tests.support.rows import run_row
+from tests.support.waiting import until
 
 
 async def test_runs_are_listed_by_state_queue_and_task(api: Client, worker: FakeWorker) -> None:
@@ -102,6 +106,33 @@ async def test_an_ended_run_is_retried_with_fresh_budgets_and_the_present_defini
     assert claim.attempt == 2
     await worker.end(claim)
     assert (await api.post(f"/api/runs/{run_id}/retry")).status == 409
+
+
+@pytest.mark.parametrize("change", ["deleted", "edited"])
+@pytest.mark.parametrize(
+    ("target", "body"),
+    [
+        ("/api/runs/{run}/retry", None),
+        ("/api/runs/retry", {"state": "dead_letter"}),
+        ("/api/dead-letter/replay", {"limit": 10}),
+    ],
+)
+async def test_a_run_is_revived_under_what_becomes_of_its_task_at_the_same_time(
+    api: Client, worker: FakeWorker, database: Database, target: str, body: object, change: str
+) -> None:
+    task = await api.create()
+    run_id, task_id = UUID(task["last_run"]["id"]), UUID(task["id"])
+    await worker.end(await worker.claim(run_id), "dead_letter")
+    async with anyio.create_task_group() as group, database.transaction() as executor:
+        await api.context.tasks.lock(executor, "default", task_id)
+        if change == "deleted":
+            await api.context.tasks.delete(executor, task_id, "test")
+        else:
+            await executor.target.execute("""UPDATE tasks SET spec = spec || '{"queue": "new"}'""")
+        group.start_soon(api.post, target.format(run=run_id), body)
+        await until(lambda: waiting_for_locks(database), what="the task is waited for")
+    run = await run_row(database, run_id)
+    assert (run["state"], run["queue"]) == (("dead_letter", "default") if change == "deleted" else ("pending", "new"))
 
 
 async def test_outputs_are_shown_as_the_json_that_they_are(api: Client, worker: FakeWorker) -> None:

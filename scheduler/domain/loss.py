@@ -20,7 +20,7 @@ OnLost = Literal["retry", "fail", "dead_letter"]
 
 
 class Lost(msgspec.Struct, frozen=True, gc=False):
-    """An executing run of a worker that has died."""
+    """An executing run of a worker that has died. `on_lost`: what its task, with its retry rules, wants done then."""
 
     run_id: UUID
     losses: int

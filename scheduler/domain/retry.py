@@ -74,6 +74,14 @@ def reason_of(end: AttemptEnd) -> str:
             return kind
 
 
+def action_on_loss(rules: Sequence[RetryRule], on_lost: OnLost) -> OnLost:
+    """Return what a task wants done about a loss: what the first rule that matches one says, else `on_lost`.
+
+    A loss has neither exit code nor signal, so whoever finds it gets the same answer.
+    """
+    return _first_match(rules, AttemptEnd(kind="lost"), "lost") or on_lost
+
+
 def end_of(
     stop: Stop | None,
     *,
@@ -85,7 +93,8 @@ def end_of(
 ) -> AttemptEnd:
     """Say how an attempt that had begun has ended: by itself, or because it was made to.
 
-    One that must not begin again (`on_lost` other than `retry`) is lost when it is taken from its worker or drained.
+    One that must not begin again is lost when it is taken from its worker or drained: one whose `on_lost` (that is, its
+    `action_on_loss`) is another than `retry`.
     `out_of_memory`: something of it was killed for its use of memory. A command that succeeds has coped with that.
     `asked_by_guard`: the guard asked it to end, since its worker did not renew the lease. That is not its own failure.
     """
@@ -125,9 +134,9 @@ def decide(
         return Decision(state="cancelled", reason=reason, attempt_outcome="cancelled")
     if end.kind == "drained" or (end.kind == "lost" and not end.charged):
         return Decision(state="pending", reason=reason, attempt_outcome="requeued")
-    action = _first_match(policy.rules, end, reason)
     if end.kind == "lost":
-        return _after_loss(action or on_lost, losses, reason)
+        return _after_loss(action_on_loss(policy.rules, on_lost), losses, reason)
+    action = _first_match(policy.rules, end, reason)
     if action in ("fail", "dead_letter"):
         return Decision(state=_END[action], reason=reason, attempt_outcome="failed")
     return _after_failure(policy, failures, (now - first_started_at).total_seconds(), reason, rng)

@@ -52,7 +52,8 @@ class Dependency(Body, frozen=True, kw_only=True):
 class RetryRule(Body, frozen=True, kw_only=True):
     """The first rule whose conditions all match an attempt's end decides what becomes of it.
 
-    `reason` matches the whole reason (`timeout`) or what stands before its colon (`exit` for `exit:3`).
+    `reason` matches the whole reason (`timeout`) or what stands before its colon (`exit` for `exit:3`). The loss of the
+    worker matches by the reason `lost` alone, for it has no exit code and no signal; else `on_lost` decides about it.
     """
 
     exit_codes: list[int] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -11,6 +12,8 @@ import msgspec
 from scheduler.domain.ids import IdSource
 from scheduler.domain.loss import BUDGET, Lost, Verdict, judge_losses
 from scheduler.domain.observation import SeenLease
+from scheduler.domain.retry import action_on_loss
+from scheduler.domain.task import RetryRule
 from scheduler.domain.term import TermLost
 from scheduler.failpoints import Point, reach
 from scheduler.store.database import RETRYABLE, Database, Executor, StoreUnavailable
@@ -38,6 +41,7 @@ class Reaped(msgspec.Struct, frozen=True):
 
 
 _NOTHING = Reaped(False, {}, Settled([], 0))
+_rules = msgspec.json.Decoder(list[RetryRule])
 
 
 class Reaping:
@@ -99,7 +103,7 @@ class Reaping:
         await reach(Point.REAP_FLIPPED)
         # A new statement, hence a new snapshot: it sees the claims that the one above has waited for.
         rows = await executor.fetch("lost_runs", worker_id)
-        verdicts = judge_losses([msgspec.convert(dict(row), Lost) for row in rows], budget=budget)
+        verdicts = judge_losses([_lost_from(row) for row in rows], budget=budget)
         settled = await self._write(executor, worker_id, verdicts)
         return Reaped(applied, Counter(verdict.state for verdict in verdicts), settled)
 
@@ -118,3 +122,13 @@ class Reaping:
             [self._ids.one() if v.state == "dead_letter" else None for v in verdicts],
         )
         return await settle_onward(executor, rows, ())
+
+
+def _lost_from(row: Any) -> Lost:
+    try:
+        rules = _rules.decode(row["rules"] or b"[]")
+    except msgspec.ValidationError:  # written by a later release; what it left must be moved all the same
+        rules = []
+    return Lost(
+        row["run_id"], row["losses"], row["suspect"], row["cancel_requested"], action_on_loss(rules, row["on_lost"])
+    )

@@ -6,7 +6,7 @@ import math
 
 import anyio
 
-from scheduler.domain.retry import AttemptEnd, Stop, end_of
+from scheduler.domain.retry import AttemptEnd, Stop, action_on_loss, end_of
 from scheduler.domain.run import Claim
 from scheduler.domain.signals import name_of
 from scheduler.domain.task import TaskSpec
@@ -80,7 +80,7 @@ class Attempt:
             self.stop,
             exit_code=code,
             signal=name,
-            on_lost=self.spec.on_lost,
+            on_lost=action_on_loss(self.spec.retry.rules, self.spec.on_lost),
             out_of_memory=greedy,
             asked_by_guard=asked != self.asked_before,
         )

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.domain.loss import BUDGET
-from scheduler.domain.retry import AttemptEnd, Decision, backoff, decide, reason_of
+from scheduler.domain.retry import AttemptEnd, Decision, action_on_loss, backoff, decide, end_of, reason_of
 from scheduler.domain.run import TRANSITIONS
 from scheduler.domain.task import Retry, RetryRule
 
@@ -143,6 +143,30 @@ def test_a_rule_to_retry_makes_no_attempts_beyond_the_budget() -> None:
 
 def test_a_rule_that_names_losses_decides_about_them() -> None:
     assert after(end("lost"), rules=[RetryRule(reasons=["lost"], action="fail")]).state == "failed"
+    assert after(end("lost"), rules=[RetryRule(reasons=["lost"], action="retry")], on_lost="fail").state == "pending"
+
+
+@pytest.mark.parametrize("stop", ["drained", "lease"])
+@pytest.mark.parametrize(
+    ("rules", "on_lost", "state"),
+    [
+        ([], "retry", "pending"),
+        ([RetryRule(reasons=["lost"], action="fail")], "retry", "failed"),
+        (
+            [RetryRule(reasons=["lost"], action="dead_letter"), RetryRule(reasons=["lost"], action="fail")],
+            "retry",
+            "dead_letter",
+        ),
+        ([RetryRule(reasons=["lost"], action="retry")], "fail", "pending"),
+        ([RetryRule(action="fail"), RetryRule(reasons=["oom"], action="fail")], "retry", "pending"),
+        ([RetryRule(exit_codes=[143], reasons=["lost"], action="retry")], "fail", "failed"),
+    ],
+)
+def test_an_attempt_taken_from_its_worker_ends_as_the_rules_for_losses_say(
+    stop: Any, rules: list[RetryRule], on_lost: Any, state: str
+) -> None:
+    ended = end_of(stop, exit_code=143, signal=None, on_lost=action_on_loss(rules, on_lost))
+    assert after(ended, rules=rules, on_lost=on_lost).state == state
 
 
 def test_the_wait_doubles_up_to_its_cap_and_is_spread_over_the_whole_of_it() -> None:

@@ -24,7 +24,7 @@ class Violation(Exception):
 
 
 class Run:
-    """A row of `runs`. Booleans and numbers as there; times are seconds."""
+    """A row of `runs`. Booleans and numbers as there; times are seconds; `on_lost` is what its task makes of a loss."""
 
     __slots__ = (
         "attempt", "cancel_requested", "dispatch_seq", "failures", "fence", "held", "id", "losses", "max_attempts",

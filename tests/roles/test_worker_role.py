@@ -16,7 +16,7 @@ import pytest
 from scheduler.broker import Broker
 from scheduler.domain.clock import SystemClock
 from scheduler.domain.run_tokens import read
-from scheduler.domain.task import Checkpoint, Limits, Retry
+from scheduler.domain.task import Checkpoint, Limits, Retry, RetryRule
 from scheduler.failpoints import Point
 from scheduler.store.database import Database
 from scheduler.store.outputs import Outputs
@@ -300,6 +300,19 @@ async def test_what_outlasts_the_drain_saves_a_checkpoint_and_is_requeued_unchar
         )
         row = await works.ended_row(run_id)
         assert (row["state"], row["output_tail"], row["attempt"]) == ("completed", "42\n", 2)
+
+
+async def test_what_outlasts_the_drain_ends_where_a_rule_for_losses_forbids_another_attempt(
+    database: Database, broker: Broker, shared: Path
+) -> None:
+    async with worker(database, broker, drain_timeout=0.1) as works:
+        note = shared / "note"
+        rules = [RetryRule(reasons=["lost"], action="dead_letter")]
+        run_id = await works.submit(f"echo on > {note}; exec sleep 60", retry=Retry(rules=rules))
+        await first_line(note)
+        works.stop.set()
+        row = await works.ended_row(run_id)
+        assert (row["state"], row["reason"], row["losses"]) == ("dead_letter", "lost", 1)
 
 
 async def test_a_checkpoint_that_is_too_long_is_refused_aloud(works: Works) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from scheduler.domain.observation import SeenLease
 from scheduler.domain.run import Claim
+from scheduler.domain.task import Retry, RetryRule
 from scheduler.domain.term import TermLost
 from scheduler.store.database import Database
 from scheduler.store.reaping import Reaping
@@ -164,6 +165,30 @@ async def test_on_lost_decides(database: Database, on_lost: str, state: str) -> 
         [claim] = await execute(made, new_task(on_lost=on_lost))
         await Reaping(database, IDS).reap(made.worker_id, renewal=0, epoch=await lead(database))
         assert (await run_row(database, claim.run_id))["state"] == state
+
+
+@pytest.mark.parametrize(
+    ("on_lost", "action", "state"),
+    [("retry", "fail", "failed"), ("retry", "dead_letter", "dead_letter"), ("fail", "retry", "pending")],
+)
+async def test_a_retry_rule_that_names_losses_decides_before_on_lost(
+    database: Database, on_lost: str, action: Any, state: str
+) -> None:
+    rules = [RetryRule(action="fail"), RetryRule(reasons=["oom", "lost"], action=action)]
+    async with bench(database) as made:
+        [claim] = await execute(made, new_task(on_lost=on_lost, retry=Retry(rules=rules)))
+        await Reaping(database, IDS).reap(made.worker_id, renewal=0, epoch=await lead(database))
+        assert (await run_row(database, claim.run_id))["state"] == state
+
+
+async def test_a_run_whose_rules_a_later_release_has_written_is_moved_all_the_same(database: Database) -> None:
+    async with bench(database) as made:
+        [claim] = await execute(made, new_task(on_lost="fail"))
+        async with database.session() as connection:
+            rules = """'{"retry": {"rules": [{"hosts": ["a"], "action": "elsewhere"}]}}'"""
+            await connection.execute(f"UPDATE tasks SET spec = spec || {rules}")
+        await Reaping(database, IDS).reap(made.worker_id, renewal=0, epoch=await lead(database))
+        assert (await run_row(database, claim.run_id))["state"] == "failed"
 
 
 async def test_a_run_that_was_to_be_cancelled_is_cancelled(database: Database) -> None:

@@ -16,7 +16,8 @@ RETURNING id
 
 -- name: lost_runs
 -- reads and locks, in the order of ids, what an ended worker was executing
-SELECT r.id AS run_id, r.losses, r.suspect, r.cancel_requested, coalesce(t.spec ->> 'on_lost', 'retry') AS on_lost
+SELECT r.id AS run_id, r.losses, r.suspect, r.cancel_requested, coalesce(t.spec ->> 'on_lost', 'retry') AS on_lost,
+       t.spec #> '{retry,rules}' AS rules
 FROM runs r
 JOIN workers w ON w.id = r.worker_id AND w.state IN ('dead', 'left')
 JOIN tasks t ON t.id = r.task_id

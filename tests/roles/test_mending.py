@@ -23,7 +23,9 @@ from scheduler.failpoints import Point
 from scheduler.store.database import Database
 from scheduler.store.intake import NewTask
 from scheduler.store.reconcile import Reconcile
+from scheduler.store.runs import Runs
 from scheduler.store.schedules import Schedules
+from scheduler.store.tasks import Tasks
 from scheduler.store.workflows import Workflows
 from tests.support.failpoints import held
 from tests.support.recurring import lead, leading, minute, recurring, scheduler
@@ -343,6 +345,25 @@ async def test_a_blocked_run_with_an_impossible_edge_is_skipped(database: Databa
         await execute(database, "UPDATE run_dependencies SET state = 'impossible'")
         await reconciler(database, broker, await lead(database)).step()
         assert await state_of(database, dependent.run_id) == ("skipped", "dependency_failed")
+
+
+async def test_a_run_revived_in_spite_of_what_it_waited_for_is_held_by_a_pause_and_not_skipped_again(
+    database: Database, broker: Broker
+) -> None:
+    upstream = new_task("upstream")
+    dependent = new_task("dependent", [after(upstream)], straight=False)
+    async with bench(database) as made:
+        claim = await made.claim(await made.intake.create(upstream))
+        await made.intake.create(dependent)
+        await made.executions.finish(outcome(claim, "failed"))
+        assert await state_of(database, dependent.run_id) == ("skipped", "dependency_failed")
+        assert dependent.run_id is not None
+        async with database.transaction() as executor:
+            await Runs(database).revive(executor, "default", [(dependent.run_id, dependent.spec_json)], "test")
+            await Tasks(database).pause(executor, dependent.task_id, "test")
+        await reconciler(database, broker, await lead(database)).step()
+        run = await run_row(database, dependent.run_id)
+        assert (run["state"], run["reason"], run["held"], run["unmet"]) == ("pending", None, True, 0)
 
 
 async def test_expired_keys_and_workers_that_ended_long_ago_are_forgotten(database: Database, broker: Broker) -> None:

@@ -45,8 +45,9 @@ LEFT JOIN runs r ON r.id = w.id
 ORDER BY w.id
 
 -- name: blocked_runs
--- reads a page of blocked runs, after an id, and whether each one's count disagrees with its edges
-SELECT b.id, b.version, b.unmet <> b.waiting OR b.hopeless AS wrong
+-- reads a page of blocked runs, after an id, and whether each one's count disagrees with its edges. A condition that cannot
+-- hold counts as unmet until its run has ended; on a run that counts none, it is left from before the run was revived
+SELECT b.id, b.version, b.unmet <> b.waiting OR (b.hopeless AND b.unmet > 0) AS wrong
 FROM (
   SELECT r.id, r.version, r.unmet,
          (SELECT count(*) FROM run_dependencies d WHERE d.run_id = r.id AND d.state = 'waiting') AS waiting,
@@ -59,7 +60,8 @@ FROM (
 ORDER BY b.id
 
 -- name: recount
--- pending → pending | skipped: blocked runs whose count disagreed with their edges, unless they have changed since
+-- pending → pending | skipped: blocked runs whose count disagreed with their edges, unless they have changed since; those
+-- that wait for what cannot hold (see blocked_runs) end
 WITH lanes_open AS (
   SELECT '{}'::text[] AS lanes
 ), wrong AS MATERIALIZED (
@@ -71,9 +73,9 @@ WITH lanes_open AS (
 ), mended AS (
   UPDATE runs r
   SET unmet       = w.waiting,
-      state       = CASE WHEN w.hopeless THEN 'skipped' ELSE 'pending' END,
-      reason      = CASE WHEN w.hopeless THEN 'dependency_failed' ELSE r.reason END,
-      finished_at = CASE WHEN w.hopeless THEN dts_now() END,
+      state       = CASE WHEN w.hopeless AND r.unmet > 0 THEN 'skipped' ELSE 'pending' END,
+      reason      = CASE WHEN w.hopeless AND r.unmet > 0 THEN 'dependency_failed' ELSE r.reason END,
+      finished_at = CASE WHEN w.hopeless AND r.unmet > 0 THEN dts_now() END,
       version     = r.version + 1
   FROM wrong w
   WHERE r.id = w.id AND r.version = w.version AND CASE r.state WHEN 'pending' THEN true ELSE false END

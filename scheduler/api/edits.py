@@ -17,7 +17,7 @@ import msgspec
 
 from scheduler.api.calendars import refuse_unknown_calendars
 from scheduler.api.context import Context, found
-from scheduler.api.definitions import first_fire, refuse_cycle_with, resolve, with_ids
+from scheduler.api.definitions import first_fire, refuse_cycle_with, resolve, schedule_of, with_ids
 from scheduler.api.payloads import task_answer
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, etag
@@ -26,17 +26,18 @@ from scheduler.api.secrets import refuse_unknown_secrets
 from scheduler.api.tasks import demand_version
 from scheduler.domain.access import defines_command
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput
+from scheduler.domain.fires import left_behind
 from scheduler.domain.gates import gate_name
 from scheduler.domain.lane import lane_for
+from scheduler.domain.schedule import Schedule
 from scheduler.domain.task import TaskSpec, decode_spec, encode_spec
 from scheduler.domain.validation import normalise
 from scheduler.domain.workflows import EXECUTOR
-from scheduler.store.tasks import Edit, StoredTask
+from scheduler.store.tasks import Edit, LockedTask, Replan, StoredTask
 from scheduler.wire.tasks import Task
 
 _spec = msgspec.json.Decoder(TaskSpec)
 _object = msgspec.json.Decoder(dict[str, Any])
-_timing = ("schedule", "timezone", "starts_at", "ends_at", "dst_gap", "name")
 
 NewSpec = Callable[[StoredTask], TaskSpec]
 
@@ -90,28 +91,15 @@ async def change_definition(
 
     Raises InvalidInput, PreconditionFailed, Forbidden, or Conflict if the task was changed meanwhile.
     """
-    now = api.clock.now()
     old = decode_spec(task.spec)
     refuse_carrier(old)
     request.principal.demand("task:write")
     if defines_command(old, wanted):
         request.principal.demand("command:define")
-    spec = await _valid(api, task, old, normalise(wanted, now))
+    spec = await _valid(api, task, old, normalise(wanted, api.clock.now()))
     spec_json = encode_spec(spec)
     if spec == old:
         return
-    edit = Edit(
-        task_id=task.id,
-        version=task.version,
-        actor=request.actor,
-        spec=spec,
-        spec_json=spec_json,
-        lane=lane_for(task.namespace, spec),
-        gate=gate_name(task.namespace, spec),
-        run_at=_new_time(old, spec, now),
-        fire_cursor=now if replanned(old, spec) else None,
-        next_fire_at=first_fire(spec, task.created_at, now) if replanned(old, spec) else task.next_fire_at,
-    )
     try:
         async with api.database.transaction() as executor:
             locked = found(await api.tasks.lock(executor, task.namespace, task.id), "task", task.id)
@@ -119,8 +107,18 @@ async def change_definition(
             if locked.version != task.version:
                 raise Conflict("changed_meanwhile", "the task was changed at the same time; read it and try again")
             await api.intake.ensure_lanes(executor, [(task.namespace, spec)])
-            if not replanned(old, spec):
-                edit = msgspec.structs.replace(edit, next_fire_at=locked.next_fire_at)
+            now = await executor.fetchval("database_now")
+            edit = Edit(
+                task_id=task.id,
+                version=task.version,
+                actor=request.actor,
+                spec=spec,
+                spec_json=spec_json,
+                lane=lane_for(task.namespace, spec),
+                gate=gate_name(task.namespace, spec),
+                run_at=_new_time(old, spec, now),
+                replan=replan(locked, old, spec, now),
+            )
             await api.tasks.edit(executor, edit)
     except asyncpg.UniqueViolationError:
         raise Conflict("name_taken", f"a recurring task is already named {spec.name!r}") from None
@@ -155,9 +153,29 @@ async def _valid(api: Context, task: StoredTask, old: TaskSpec, spec: TaskSpec) 
     return with_ids(spec, upstream, [])
 
 
-def replanned(old: TaskSpec, new: TaskSpec) -> bool:
-    """Say whether an edit moves the planned fires of a recurring task."""
-    return new.schedule is not None and any(getattr(old, name) != getattr(new, name) for name in _timing)
+def replan(task: LockedTask, old: TaskSpec, new: TaskSpec, now: datetime) -> Replan:
+    """Decide what an edit does to the planned fires of a locked task; `now` is PostgreSQL's time, read after locking.
+
+    An edit that moves none leaves the cursor, and so all that has come due while the task was paused, or nobody led.
+    Any other gives up the old plan: what had come due of it is missed, and the new one begins now.
+    """
+    before, after = _planned_by(old, task.created_at), _planned_by(new, task.created_at)
+    if before == after:
+        return Replan(task.next_fire_at)
+    cursor = task.fire_cursor or task.created_at
+    begins = max(cursor, now)
+    given_up = before[0]
+    missed = left_behind(old, given_up, cursor=cursor, now=now) if isinstance(given_up, Schedule) else None
+    return Replan(first_fire(new, task.created_at, begins), begins, missed)
+
+
+def _planned_by(spec: TaskSpec, created_at: datetime) -> tuple[Schedule | str | None, datetime | None, datetime | None]:
+    """Return what says when a task fires; the text of a stored schedule that cannot be read, which an edit may mend."""
+    try:
+        schedule: Schedule | str | None = schedule_of(spec, created_at)
+    except ValueError:
+        schedule = spec.schedule
+    return schedule, spec.starts_at, spec.ends_at
 
 
 def _new_time(old: TaskSpec, new: TaskSpec, now: datetime) -> datetime | None:

@@ -10,7 +10,7 @@ from scheduler.api.calendars import refuse_unknown_calendars
 from scheduler.api.context import Context, found
 from scheduler.api.cursors import cursor_of, limit_of, page_answer
 from scheduler.api.definitions import first_fire
-from scheduler.api.edits import replanned
+from scheduler.api.edits import replan
 from scheduler.api.payloads import WorkflowPage
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Header, Reply, answer, etag, location, nothing
@@ -67,13 +67,12 @@ async def get_workflow(api: Context, request: Request) -> Reply:
 
 async def replace_workflow(api: Context, request: Request) -> Reply:
     """Replace a workflow's definition; runs that have begun keep theirs."""
-    now = api.clock.now()
-    spec = await _read(api, request, now)
+    spec = await _read(api, request, api.clock.now())
     async with api.database.transaction() as executor:
         carrier, stored = await _lock(api, request, executor)
         if spec.name != stored.name:
             raise InvalidInput([FieldError("/name", f"must be {stored.name!r}: a workflow keeps its name")])
-        await _replace_carrier(api, request, executor, carrier, spec, now)
+        await _replace_carrier(api, request, executor, carrier, spec)
         await _ensure_lanes(api, executor, request.namespace, spec)
         await api.workflows.replace(executor, stored, spec, request.actor)
     api.offers.wake_control()
@@ -121,14 +120,11 @@ async def _lock(api: Context, request: Request, executor: Executor) -> tuple[Loc
 
 
 async def _replace_carrier(
-    api: Context, request: Request, executor: Executor, locked: LockedTask, spec: WorkflowSpec, now: datetime
+    api: Context, request: Request, executor: Executor, locked: LockedTask, spec: WorkflowSpec
 ) -> None:
-    task = found(await api.tasks.get(request.namespace, locked.id), "workflow", spec.name)
     old, carrier = decode_spec(locked.spec), carrier_of(spec)
     if old == carrier:
         return
-    again = replanned(old, carrier)
-    unplanned = carrier.schedule is None
     await api.tasks.edit(
         executor,
         Edit(
@@ -140,12 +136,7 @@ async def _replace_carrier(
             lane=lane_of(request.namespace, carrier.queue, carrier.executor, carrier.requires),
             gate=None,
             run_at=None,
-            fire_cursor=now if again else None,
-            next_fire_at=None
-            if unplanned
-            else first_fire(carrier, task.created_at, now)
-            if again
-            else locked.next_fire_at,
+            replan=replan(locked, old, carrier, await executor.fetchval("database_now")),
         ),
     )
 

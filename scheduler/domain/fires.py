@@ -127,6 +127,17 @@ def decide(
     )
 
 
+def left_behind(spec: TaskSpec, schedule: Schedule, *, cursor: datetime, now: datetime) -> Fire | None:
+    """Return the missed stretch that the fires in (cursor, now] of a given up plan come to; None without any."""
+    after = _begin(spec, cursor)
+    until = instant_of(now if spec.ends_at is None else min(now, spec.ends_at))
+    first = schedule.next_second(after)
+    if first is None or first > until:
+        return None
+    last = schedule.previous_second(until) or first
+    return _stretch(_Stretch(first, last, schedule.count(after, last)), "missed")
+
+
 def jitter_of(task_id: UUID, instant: int, jitter: float) -> float:
     """Return the seconds, in [0, jitter), by which the run of this fire starts later: always the same for a fire."""
     if not jitter:

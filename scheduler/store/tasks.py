@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from scheduler.domain.fires import Fire as PlannedFire
 from scheduler.domain.gates import gate_name
 from scheduler.domain.run import LIVE, TERMINAL, Queued, RunState
 from scheduler.domain.task import TaskSpec
@@ -58,6 +59,15 @@ class LockedTask(msgspec.Struct, kw_only=True, frozen=True):
     paused: bool
     next_fire_at: datetime | None
     fire_cursor: datetime | None
+    created_at: datetime
+
+
+class Replan(msgspec.Struct, frozen=True):
+    """What an edit does to a task's planned fires: where it goes on (None: where it was), and what it leaves behind."""
+
+    next_fire_at: datetime | None
+    fire_cursor: datetime | None = None
+    left_behind: PlannedFire | None = None
 
 
 class Edit(msgspec.Struct, kw_only=True, frozen=True):
@@ -71,8 +81,7 @@ class Edit(msgspec.Struct, kw_only=True, frozen=True):
     lane: str
     gate: str | None
     run_at: datetime | None
-    fire_cursor: datetime | None
-    next_fire_at: datetime | None
+    replan: Replan
 
 
 class LiveRun(msgspec.Struct, frozen=True):
@@ -193,7 +202,11 @@ class Tasks:
 
     async def edit(self, executor: Executor, edit: Edit) -> list[UUID]:
         """Store a new definition of a locked task; return its live runs, which follow it."""
-        spec = edit.spec
+        spec, missed = edit.spec, edit.replan.left_behind
+        if missed is not None:
+            await executor.execute(
+                "leave_behind", edit.task_id, missed.scheduled_for, missed.disposition, missed.until, missed.count
+            )
         await executor.execute(
             "edit_task",
             edit.task_id,
@@ -203,8 +216,8 @@ class Tasks:
             spec.queue,
             spec.tags,
             edit.actor,
-            edit.fire_cursor,
-            edit.next_fire_at,
+            edit.replan.fire_cursor,
+            edit.replan.next_fire_at,
         )
         rows = await executor.fetch(
             "apply_edit",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from scheduler.domain.cron import parse_schedule
-from scheduler.domain.fires import CATCHUP_CAP, ON_TIME, Fire, Firing, decide, jitter_of, next_fire_at
+from scheduler.domain.fires import CATCHUP_CAP, ON_TIME, Fire, Firing, decide, jitter_of, left_behind, next_fire_at
 from scheduler.domain.schedule import Schedule
 from scheduler.domain.task import TaskSpec
 
@@ -179,6 +179,23 @@ def test_only_fires_between_start_and_end_are_planned_both_included() -> None:
     schedule = parse_schedule("* * * * *", "UTC", hash_id="job")
     assert next_fire_at(schedule, spec, NOON - HOUR) == NOON + MINUTE
     assert next_fire_at(schedule, spec, NOON + MINUTE) is None
+
+
+@pytest.mark.parametrize(
+    ("bounds", "found"),
+    [
+        ({}, (NOON - 59 * MINUTE, NOON, 60)),
+        ({"starts_at": NOON - 2 * MINUTE, "ends_at": NOON - MINUTE}, (NOON - 2 * MINUTE, NOON - MINUTE, 2)),
+        ({"ends_at": NOON - HOUR}, None),
+        ({"starts_at": NOON + MINUTE}, None),
+    ],
+)
+def test_what_a_plan_that_is_given_up_leaves_behind_is_one_missed_stretch(bounds: Any, found: Any) -> None:
+    spec = TaskSpec(name="job", command="true", schedule="* * * * *", catchup="all", **bounds)
+    schedule = parse_schedule("* * * * *", "UTC", hash_id="job")
+    stretch = left_behind(spec, schedule, cursor=NOON - HOUR, now=NOON + timedelta(seconds=30))
+    expected = found and Fire(scheduled_for=found[0], disposition="missed", until=found[1], count=found[2])
+    assert stretch == expected
 
 
 def test_before_its_start_a_task_knows_its_first_fire() -> None:

@@ -231,3 +231,18 @@ async def test_explain_names_the_tasks_that_a_workflow_run_waits_for(world: Worl
     run = await world.start()
     blockers = (await world.api.get(f"/api/runs/{run['id']}/explain")).json["blockers"]
     assert [b["code"] for b in blockers] == ["dependency"] * 3
+
+
+async def test_a_workflow_that_loses_its_schedule_records_what_had_come_due_of_it(
+    world: World, database: Database
+) -> None:
+    workflow = await world.create(schedule="0 3 * * *")
+    async with database.session() as connection:
+        await connection.execute(
+            "UPDATE tasks"
+            " SET fire_cursor = next_fire_at - interval '3 days', next_fire_at = next_fire_at - interval '2 days'"
+        )
+    replaced = await world.api.request("PUT", "/api/workflows/w", {"name": "w", "tasks": LINE})
+    assert (replaced.status, replaced.json["next_fire_at"]) == (200, None)
+    [fire] = (await world.api.get(f"/api/tasks/{workflow['task_id']}/fires")).json["items"]
+    assert (fire["disposition"], fire["count"]) == ("missed", 2)

@@ -39,7 +39,7 @@ WHERE t.id = $1 AND t.namespace = $2 AND t.deleted_at IS NULL
 
 -- name: lock_task
 -- reads one task and keeps it from firing, being triggered or edited until the transaction ends
-SELECT id, recurring, namespace, name, spec, version, paused, next_fire_at, fire_cursor
+SELECT id, recurring, namespace, name, spec, version, paused, next_fire_at, fire_cursor, created_at
 FROM tasks WHERE id = $1 AND namespace = $2 AND deleted_at IS NULL
 FOR UPDATE
 
@@ -196,6 +196,13 @@ SET spec = $3, name = $4, queue = $5, tags = $6, version = version + 1, updated_
     next_fire_at = CASE WHEN recurring THEN $9::timestamptz END
 WHERE id = $1 AND version = $2 AND deleted_at IS NULL
 RETURNING id
+
+-- name: leave_behind
+-- planned → missed: a stretch of fires that nobody had decided when an edit gave up their plan. Of a cursor that was set back by
+-- hand, the first may have been decided before
+INSERT INTO fires (task_id, scheduled_for, disposition, until, count, decided_at, epoch)
+SELECT $1, $2, $3, $4, $5, dts_now(), leadership.epoch FROM leadership
+ON CONFLICT (task_id, scheduled_for) DO NOTHING
 
 -- name: apply_edit
 -- queued → pending: waiting runs of an edited task follow it, those that are not queued too; one-off runs take a new time too.

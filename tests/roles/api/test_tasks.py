@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
 
 import anyio
 import msgspec
@@ -223,6 +226,66 @@ async def test_a_new_schedule_plans_anew(api: Client) -> None:
     assert changed["next_fire_at"][11:16] == "04:00"
     kept = (await api.request("PATCH", f"/api/tasks/{task['id']}", {"priority": 9})).json
     assert kept["next_fire_at"] == changed["next_fire_at"]
+
+
+async def undecided(api: Client, task: Any) -> datetime:
+    """Pause a daily task and take its plan three days back; return the last of the three fires that are then due."""
+    assert (await api.post(f"/api/tasks/{task['id']}/pause")).status == 200
+    newest = datetime.fromisoformat(task["next_fire_at"]) - timedelta(days=1)
+    async with api.context.database.session() as connection:
+        await connection.execute(
+            "UPDATE tasks SET fire_cursor = $2::timestamptz - interval '3 days',"
+            " next_fire_at = $2::timestamptz - interval '2 days' WHERE id = $1",
+            UUID(task["id"]),
+            newest,
+        )
+    return newest
+
+
+async def cursor_of(api: Client, task: Any) -> datetime:
+    async with api.context.database.session() as connection:
+        cursor: datetime = await connection.fetchval("SELECT fire_cursor FROM tasks WHERE id = $1", UUID(task["id"]))
+    return cursor
+
+
+@pytest.mark.parametrize("patch", [{"timezone": "Asia/Kolkata"}, {"ends_at": "2099-01-01T00:00:00Z"}])
+async def test_an_edit_that_gives_up_a_plan_records_what_had_come_due_of_it(api: Client, patch: Any) -> None:
+    task = await api.create("n", schedule="0 3 * * *", catchup="all")
+    newest = await undecided(api, task)
+    edited = await api.request("PATCH", f"/api/tasks/{task['id']}", patch)
+    assert edited.status == 200
+    [fire] = (await api.get(f"/api/tasks/{task['id']}/fires")).json["items"]
+    assert (fire["disposition"], fire["count"], fire["run_id"]) == ("missed", 3, None)
+    assert datetime.fromisoformat(fire["scheduled_for"]) == newest - timedelta(days=2)
+    assert datetime.fromisoformat(fire["until"]) == newest
+    assert newest < await cursor_of(api, task) < datetime.fromisoformat(edited.json["next_fire_at"])
+
+
+async def test_an_edit_that_moves_no_fire_leaves_what_has_come_due_to_catchup(api: Client) -> None:
+    task = await api.create("n", schedule="0 3 * * *", catchup="all")
+    newest = await undecided(api, task)
+    for patch in ({"name": "m"}, {"queue": "other"}, {"schedule": "0  3 * * *"}):
+        edited = await api.request("PATCH", f"/api/tasks/{task['id']}", patch)
+        assert datetime.fromisoformat(edited.json["next_fire_at"]) == newest - timedelta(days=2), patch
+    assert await cursor_of(api, task) == newest - timedelta(days=3)
+    assert (await api.get(f"/api/tasks/{task['id']}/fires")).json["items"] == []
+
+
+async def test_a_new_name_moves_the_fires_of_a_schedule_that_is_hashed_by_it(api: Client) -> None:
+    task = await api.create("n", schedule="H H * * *")
+    newest = await undecided(api, task)
+    renamed = (await api.request("PATCH", f"/api/tasks/{task['id']}", {"name": "m"})).json
+    assert renamed["next_fire_at"][11:16] != task["next_fire_at"][11:16]
+    [fire] = (await api.get(f"/api/tasks/{task['id']}/fires")).json["items"]
+    assert (fire["disposition"], datetime.fromisoformat(fire["until"])) == ("missed", newest)
+
+
+async def test_a_schedule_that_cannot_be_read_may_be_replaced(api: Client) -> None:
+    task = await api.create("n", schedule="0 3 * * *")
+    async with api.context.database.session() as connection:
+        await connection.execute("""UPDATE tasks SET spec = spec || '{"schedule": "never"}'""")
+    mended = await api.request("PATCH", f"/api/tasks/{task['id']}", {"schedule": "0 4 * * *"})
+    assert (mended.status, mended.json["next_fire_at"][11:16]) == (200, "04:00")
 
 
 async def test_names_of_recurring_tasks_are_unique_and_those_of_others_need_not_be(api: Client) -> None:

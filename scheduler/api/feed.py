@@ -25,6 +25,7 @@ from scheduler.domain.clock import Clock
 from scheduler.health import Health
 from scheduler.service import Wake, run_loop
 from scheduler.store.changes import Changes
+from scheduler.telemetry import get_logger
 from scheduler.wire.events import Change, Gap
 
 SLACK: Final = timedelta(seconds=2)
@@ -35,6 +36,7 @@ _AT_ONCE: Final = 20_000  # changes that one look takes in
 _RENDERED: Final = 64  # texts that several clients may lack
 _SPACING: Final = 0.2  # seconds between looks at least
 _encode = msgspec.json.Encoder().encode
+_log = get_logger("api.events")
 
 Reason = Literal["too_old", "too_many", "too_slow"]
 _Seen = dict[tuple[str, UUID | None], tuple[int | None, str, datetime | None]]
@@ -163,19 +165,26 @@ class Feed:
 
     def _deliver_to(self, client: Client) -> None:
         """Have a client be sent what it lacks. A task lives only as long as there is something to send."""
-        if client.sending or client.number == self.head or self._group is None or self.closed:
+        if client.sending or not self._lacks(client) or self._group is None or self.closed:
             return
         client.sending = True
         self._group.start_soon(self._deliver, client, name="events: deliver")
 
+    def _lacks(self, client: Client) -> bool:
+        # Who has gone lacks nothing: the end of the answer is sent, or waits behind what is being sent.
+        return client.number != self.head and not client.gone.cancel_called
+
     async def _deliver(self, client: Client) -> None:
         try:
-            while client.number != self.head:
+            while self._lacks(client):
                 events = self._text(client)
                 client.number = self.head
                 if events:
                     await client.send({"type": "http.response.body", "body": events, "more_body": True})
         except OSError:
+            client.gone.cancel()
+        except Exception as error:  # noqa: BLE001 - whatever one client's connection does, the others are served
+            _log.error("a stream of events failed", exc_info=error)
             client.gone.cancel()
         finally:
             client.sending = False

@@ -13,7 +13,9 @@ import pytest
 from scheduler.api import events as module
 from scheduler.api import feed as feed_module
 from scheduler.api.settings import ApiSettings
+from scheduler.domain import keys
 from scheduler.store.database import Database
+from tests.roles.api.access_support import Closed
 from tests.roles.api.support import Client, FakeWorker, running_api
 from tests.support import until
 
@@ -24,6 +26,8 @@ class Follower:
     def __init__(self) -> None:
         self.text = b""
         self.ended = False
+        self.complete = False  # the last of the answer was sent, if it has not arrived yet
+        self.refused = False
         self.hold = anyio.Event()  # clear it to be slow
         self.hold.set()
 
@@ -45,10 +49,14 @@ class Follower:
 
 
 @asynccontextmanager
-async def following(api: Client, query: str = "", last_id: str | None = None) -> AsyncIterator[Follower]:
+async def following(
+    api: Client, query: str = "", last_id: str | None = None, key: str | None = None
+) -> AsyncIterator[Follower]:
     follower = Follower()
     gone = anyio.Event()
     headers = [(b"host", b"localhost")] + ([(b"last-event-id", last_id.encode())] if last_id else [])
+    if key is not None:
+        headers.append((b"authorization", f"Bearer {key}".encode()))
     scope = {
         "type": "http",
         "method": "GET",
@@ -63,6 +71,10 @@ async def following(api: Client, query: str = "", last_id: str | None = None) ->
         return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
+        if follower.complete:
+            follower.refused = True
+            raise RuntimeError("a server refuses what comes after the end of an answer")
+        follower.complete = message["type"] == "http.response.body" and not message.get("more_body")
         await follower.hold.wait()
         follower.text += message.get("body", b"")
 
@@ -162,6 +174,40 @@ async def test_a_client_that_is_too_slow_has_a_gap_and_goes_on(quick: Client) ->
         await until(lambda: ("gap", {"reason": "too_slow"}) in seen.messages)
         run = (await quick.create())["last_run"]["id"]
         await until(lambda: seen.states(run))
+
+
+async def test_a_slow_client_whose_credentials_end_ends_alone(closed: Closed) -> None:
+    feed = closed.api.context.feed
+    viewer, other = await closed.key("viewer"), await closed.key("editor")
+    assert viewer.key is not None
+    async with following(closed.api, key=viewer.key) as slow, following(closed.api, key=other.key) as seen:
+        slow.hold = anyio.Event()
+        feed._tell([feed_module.Event(None, None, None, b": first\n\n")])
+        await until(lambda: b": first" in seen.text)
+        await closed.api.context.credentials.revoked(viewer.key.removeprefix(keys.PREFIX).partition(".")[0])
+        await until(lambda: slow.complete)
+        feed._tell([feed_module.Event(None, None, None, b": second\n\n")])
+        slow.hold.set()
+        await until(lambda: slow.ended)
+        feed._tell([feed_module.Event(None, None, None, b": third\n\n")])
+        await until(lambda: b": third" in seen.text)
+    assert not slow.refused
+
+
+async def test_a_stream_that_cannot_be_sent_to_ends_alone(quick: Client) -> None:
+    feed = quick.context.feed
+
+    async def refuse(message: Any) -> None:
+        raise RuntimeError(message["type"])
+
+    async with following(quick) as broken:
+        (client,) = feed._clients
+        client.send = refuse
+        async with following(quick) as seen:
+            feed._tell([feed_module.Event(None, None, None, b": first\n\n")])
+            await until(lambda: broken.ended)
+            feed._tell([feed_module.Event(None, None, None, b": second\n\n")])
+            await until(lambda: b": second" in seen.text)
 
 
 async def test_a_client_sees_what_it_asked_for_and_nothing_of_other_namespaces(

@@ -22,7 +22,8 @@ from scheduler.domain.access import OPEN
 _TEMPLATE = "#/components/schemas/{name}"
 _EVERYWHERE = (400, 403, 500, 503)  # unreadable, wrong host, our fault, not now
 _CLOSED = (401, 404, 429)  # unknown, no such namespace, unknown too often
-_KEYED = (408, 409, 413, 415, 422)  # with an Idempotency-Key every body is read, and the key may be in use
+_LOGGED = (408, 413, 415)  # whatever may change something is read to its end before anything is changed
+_KEYED = (409, 422)  # with an Idempotency-Key, which may be in use
 _MEANINGS = {
     200: "Done",
     201: "Created",
@@ -213,9 +214,10 @@ def _responses(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
             responses[str(status)]["content"] = {"application/json": shown}
     problem = {"application/problem+json": {"schema": schema_of[repr(Problem)]}}
     closed = _CLOSED if route.permission != OPEN else ()
+    logged = _LOGGED if route.mutates else ()
     keyed = _KEYED if route.method == "POST" else ()
     conditional = (428,) if route.conditional else ()
-    for status in sorted({*_EVERYWHERE, *closed, *keyed, *conditional, *route.errors}):
+    for status in sorted({*_EVERYWHERE, *closed, *logged, *keyed, *conditional, *route.errors}):
         answer = responses.setdefault(
             str(status), {"description": _MEANINGS[status], "headers": _headers(status, route), "content": {}}
         )

@@ -151,7 +151,7 @@ class Request:
             raise Refusal(415, "unsupported-media-type", f"send application/json, not {media[:100]}")
 
     async def body(self, limit: int, patience: float) -> bytes:
-        """Read the whole body, unpacked: at most `limit` bytes, within `patience` seconds once it comes in pieces.
+        """Read the whole body, unpacked: at most `limit` bytes, within `patience` seconds.
 
         Raises a 413, 408, 415 or 400 Refusal. A body that is too large is still read for a while and thrown away,
         because a client that is cut off while sending never sees the answer. Asked again, it returns the same.
@@ -159,7 +159,7 @@ class Request:
         if self._body is None:
             data = await self._read(limit, patience)
             coding = self.headers.get(b"content-encoding")
-            if coding is not None:
+            if coding is not None and data:
                 data = await unpack(data, coding.decode("latin-1").strip().lower(), limit)
             self._body = data
         return self._body
@@ -171,21 +171,14 @@ class Request:
             raise Refusal(428, "precondition-required", detail)
 
     async def _read(self, limit: int, patience: float) -> bytes:
-        message = await self._receive()
-        if message["type"] != "http.request":
-            raise malformed("the client went away")
-        data: bytes = message.get("body", b"")
-        more = message.get("more_body", False)
-        if not more and len(data) <= limit:
-            return data
         with anyio.move_on_after(patience):
-            return await self._read_on(bytearray(data), limit, more=more)
+            return await self._read_all(limit)
         raise Refusal(
             408, "too-slow", f"the body must arrive within {patience:g} s", headers=[(b"connection", b"close")]
         )
 
-    async def _read_on(self, data: bytearray, limit: int, *, more: bool) -> bytes:
-        size = len(data)
+    async def _read_all(self, limit: int) -> bytes:
+        data, size, more = bytearray(), 0, True
         while more and size <= limit * _DRAIN_FACTOR:
             message = await self._receive()
             if message["type"] != "http.request":

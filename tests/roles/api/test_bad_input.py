@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from tests.roles.api.support import Client
+import anyio
+
+from scheduler.api.settings import ApiSettings
+from scheduler.store.database import Database
+from tests.roles.api.support import Client, running_api
 
 JSON = {"content-type": "application/json"}
 
@@ -102,6 +107,36 @@ async def test_an_eleven_megabyte_body_is_too_large_whether_announced_or_not(api
     answer = await api.post("/api/tasks/batch", raw=b" " * (11 * 1024 * 1024), headers=JSON)
     assert answer.status == 413
     assert await nothing_stored(api)
+
+
+# Without a header that says that there is a body, as over HTTP/2.
+SILENT = [
+    ("POST", "/api/tasks"),
+    ("POST", "/api/workflows/x/runs"),
+    ("DELETE", "/api/tasks/x"),
+    ("PUT", "/api/log-level"),
+]
+
+
+async def test_requests_whose_bodies_never_come_keep_nobody_from_the_database(api: Client) -> None:
+    task = await api.create(schedule="@daily")
+    target = f"/api/tasks/{task['id']}/trigger"
+    async with anyio.create_task_group() as group:
+        for method, path in [*SILENT, ("POST", target)]:
+            for _ in range(20):  # more than there are connections
+                group.start_soon(partial(api.request, method, path, pieces=[]))
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(10):
+            assert (await api.post(target)).status == 201
+        group.cancel_scope.cancel()
+
+
+async def test_a_body_that_does_not_come_in_time_is_a_408(database: Database, redis_url: str) -> None:
+    async with running_api(database, redis_url, ApiSettings(development=True, body_timeout=0.05)) as api:
+        for method, path in SILENT:
+            with anyio.fail_after(10):
+                answer = await api.request(method, path, pieces=[])
+            assert (answer.status, answer.json["type"]) == (408, "urn:dts:problem:too-slow"), path
 
 
 async def test_a_batch_of_10_001_is_too_large_and_one_of_none_means_nothing(api: Client) -> None:

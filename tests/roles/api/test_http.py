@@ -65,6 +65,18 @@ async def test_a_task_is_submitted_over_http(database: Database, redis_url: str)
         assert (await client.head("/health/live")).status_code == 200
 
 
+async def test_over_http_2_too_what_changes_something_needs_no_body(database: Database, redis_url: str) -> None:
+    async with (
+        serving(database, redis_url) as api,
+        httpx2.AsyncClient(base_url=api.url, http1=False, http2=True) as client,
+    ):
+        created = await client.post("/api/tasks", json={"name": "a", "command": "true", "schedule": "@daily"})
+        assert (created.http_version, created.status_code) == ("HTTP/2", 201)
+        path = created.headers["location"]
+        assert (await client.post(f"{path}/trigger")).status_code == 201
+        assert (await client.delete(f"{path}?cascade=cancel")).status_code == 204
+
+
 async def test_a_client_that_sends_too_much_still_reads_the_answer(database: Database, redis_url: str) -> None:
     async with serving(database, redis_url) as api, httpx2.AsyncClient(base_url=api.url, timeout=30) as client:
         answer = await client.post(

@@ -35,11 +35,15 @@ def encode_cursor(key: Any) -> str:
 
 
 def decode_cursor(text: str, type: type[K]) -> K:  # noqa: A002 - what msgspec calls it
-    """Return what a cursor of ours holds. Raises a 400 Refusal for any other text."""
+    """Return what a cursor of ours holds. Raises a 400 Refusal for any other text, also if it can be read."""
     try:
-        return msgspec.msgpack.decode(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True), type=type)
-    except (binascii.Error, msgspec.MsgspecError, ValueError, RecursionError):
-        raise malformed("unknown cursor", FieldError("?cursor", "is no cursor of this listing")) from None
+        key = msgspec.msgpack.decode(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True), type=type)
+        is_ours = encode_cursor(key) == text
+    except (binascii.Error, msgspec.MsgspecError, ValueError, RecursionError, OverflowError):
+        is_ours = False
+    if not is_ours:
+        raise malformed("unknown cursor", FieldError("?cursor", "is no cursor of this listing"))
+    return key
 
 
 def limit_of(request: Request, default: int = DEFAULT_LIMIT) -> int:

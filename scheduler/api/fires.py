@@ -59,7 +59,7 @@ async def list_fires(api: Context, request: Request) -> Reply:
     """List what became of a task's planned fires, latest first."""
     request.allow_query("disposition", "limit", "cursor")
     task_id = (await named_task(api, request)).id
-    wanted, before = request.query.get("disposition"), cursor_of(request, datetime)
+    wanted, before = request.query.get("disposition"), cursor_of(request, Moment)
     return page_answer(request, await api.tasks.fires(task_id, wanted, before, limit_of(request)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -14,6 +13,7 @@ from scheduler.api.responses import Reply, answer
 from scheduler.api.routing import PAGED, Query, Route
 from scheduler.broker import BrokerUnavailable
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, NotFound
+from scheduler.domain.task import Moment
 from scheduler.wire.fleet import Draining, QueueState
 
 _LONGEST_NAME = 255
@@ -65,7 +65,7 @@ async def list_workers(api: Context, request: Request) -> Reply:
         for worker in await api.queues.workers(request.principal.namespaces)
         if state in (None, worker.state) and (queue is None or queue in worker.queues)
     ]
-    return whole_answer(request, workers, lambda worker: (worker.registered_at, worker.id), tuple[datetime, UUID])
+    return whole_answer(request, workers, lambda worker: (worker.registered_at, worker.id), tuple[Moment, UUID])
 
 
 async def drain_worker(api: Context, request: Request) -> Reply:

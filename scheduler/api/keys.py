@@ -93,6 +93,8 @@ def _expiry(wanted: NewKey, now: datetime) -> datetime | None:
     if wanted.expires_at is not None and wanted.expires_in is not None:
         raise InvalidInput([FieldError("/expires_in", "give expires_at or expires_in, not both")])
     expires_at = wanted.expires_at
+    if expires_at is not None and expires_at.year > 9998:  # so that no conversion between zones can leave the calendar
+        raise InvalidInput([FieldError("/expires_at", "is out of range: write a moment up to 9998")])
     if wanted.expires_in is not None:
         try:
             expires_at = now + timedelta(seconds=parse_duration(wanted.expires_in))

@@ -57,7 +57,7 @@ def _where(request: Request) -> tuple[int | None, int]:
     """Return (attempt, offset) to begin at: what the client has seen already, or what it asks for."""
     seen = request.headers.get(b"last-event-id")
     if seen:
-        attempt_text, separator, offset_text = seen.decode("latin-1").partition(":")
+        attempt_text, separator, offset_text = seen.partition(b":")
         if not (separator and attempt_text.isdigit() and offset_text.isdigit()):
             raise malformed("Last-Event-ID is none of ours")
         attempt, offset = int(attempt_text[:20]), int(offset_text[:20])

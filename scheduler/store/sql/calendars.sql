@@ -23,7 +23,7 @@ RETURNING version
 -- name: replace_calendar
 -- version n → n + 1, if it is at `$5` (NULL: whatever it is at)
 UPDATE calendars SET spec = $3, version = version + 1, updated_at = dts_now(), updated_by = $4
-WHERE namespace = $1 AND name = $2 AND ($5::integer IS NULL OR version = $5)
+WHERE namespace = $1 AND name = $2 AND ($5::bigint IS NULL OR version = $5)
 RETURNING version
 
 -- name: delete_calendar

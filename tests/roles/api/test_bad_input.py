@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import anyio
+import pytest
 
+from scheduler.api.cursors import encode_cursor
 from scheduler.api.settings import ApiSettings
 from scheduler.store.database import Database
 from tests.roles.api.support import Client, running_api
@@ -209,6 +214,51 @@ QUERIES = [
 async def test_a_query_that_means_nothing_is_refused(api: Client) -> None:
     for query, status in QUERIES:
         assert (await api.get(f"/api/tasks?{query}")).status == status, query
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_cursor_that_can_be_read_and_is_none_of_ours_is_refused(api: Client) -> None:
+    task = await api.create("n", schedule="@hourly")
+    fires = f"/api/tasks/{task['id']}/fires"
+    forged: list[tuple[str, Any]] = [
+        ("/api/workers", ["2026-01-01T00:00:00", task["id"]]),
+        ("/api/workers", ["9999-12-31T23:59:59-01:00", task["id"]]),
+        (fires, "2026-01-01T00:00:00"),
+        (fires, "9999-12-31T23:59:59-01:00"),
+        (fires, "0001-01-01T00:00:00+01:00"),
+        ("/api/runs", task["id"].replace("-", "")),
+        ("/api/secrets", b"a"),
+        ("/api/audit", 1.5),
+    ]
+    for path, key in forged:
+        answer = await api.get(f"{path}?cursor={encode_cursor(key)}")
+        assert (answer.status, answer.pointers) == (400, ["?cursor"]), (path, key)
+    lone_surrogate = base64.urlsafe_b64encode(b"\xa3\xed\xa0\x80").decode()
+    assert (await api.get(f"/api/secrets?cursor={lone_surrogate}")).status == 400
+
+
+async def test_a_cursor_at_the_end_of_what_it_can_hold_is_no_fault_of_the_server(api: Client) -> None:
+    task = await api.create("n", schedule="@hourly")
+    run = (await api.post(f"/api/tasks/{task['id']}/trigger")).json["id"]
+    moments = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+    ends: list[tuple[str, Any]] = [
+        *((f"/api/tasks/{task['id']}/fires", moment) for moment in moments),
+        *(("/api/workers", (moment, UUID(int=0))) for moment in moments),
+        *((path, number) for path in ("/api/audit", f"/api/runs/{run}/attempts") for number in (-(2**63), 2**64 - 1)),
+        *((f"/api/{path}", UUID(int=number)) for path in ("tasks", "runs", "events") for number in (0, 2**128 - 1)),
+        *((f"/api/{path}", "x" * 10_000) for path in ("secrets", "calendars", "workflows", "keys", "queues")),
+    ]
+    for path, key in ends:
+        assert (await api.get(f"{path}?cursor={encode_cursor(key)}")).status == 200, (path, key)
+    for path in ("secrets", "calendars", "workflows", "keys"):
+        assert (await api.get(f"/api/{path}?cursor={encode_cursor(chr(0))}")).status == 422, path
+
+
+async def test_a_place_in_a_log_that_is_no_number_is_a_400(api: Client) -> None:
+    run = await api.run_of(await api.create())
+    for place in ("\xb2:0", "1:\xb2", "1:", "-1:0"):
+        answer = await api.get(f"/api/runs/{run['id']}/logs", headers={"last-event-id": place})
+        assert answer.status == 400, place
 
 
 async def test_a_wrong_method_is_told_the_right_ones(api: Client) -> None:

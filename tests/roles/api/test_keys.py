@@ -111,7 +111,10 @@ async def test_a_key_expires(closed: Closed) -> None:
     assert (refused.status, refused.json["detail"]) == (401, "this API key has expired")
 
 
-@pytest.mark.parametrize("expiry", [{"expires_at": "2020-01-01T00:00:00Z"}, {"expires_in": "soon"}])
+@pytest.mark.parametrize(
+    "expiry",
+    [{"expires_at": "2020-01-01T00:00:00Z"}, {"expires_at": "9999-12-31T23:59:59-01:00"}, {"expires_in": "soon"}],
+)
 async def test_an_expiry_that_means_nothing_is_refused(closed: Closed, expiry: dict[str, str]) -> None:
     admin = await closed.key()
     assert (await admin.post("/api/keys", {"name": "x", "role": "viewer", **expiry})).status == 422

@@ -66,7 +66,7 @@ async def retry_runs(api: Context, request: Request) -> Reply:
             revived = await api.runs.revive(executor, request.namespace, specs, request.actor)
             await _log(executor, request, "retry_runs", len(revived))
         retried += revived
-        api.offers.wake_control()
+        api.offers.revived(revived)
     return answer(BulkRetried(dry_run=wanted.dry_run, matched=matched, retried=retried, more=more))
 
 

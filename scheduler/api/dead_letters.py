@@ -59,7 +59,7 @@ async def replay_dead_letters(api: Context, request: Request) -> Reply:
             canaries = [letter for identifier, letter in chosen.items() if identifier not in rest]
             await api.dead_letters.hold(executor, request.namespace, canaries, rest)
     if revived:
-        api.offers.wake_control()
+        api.offers.revived(revived)
     items = []
     for identifier in ids:
         letter = letters.get(identifier)

@@ -4,6 +4,10 @@ PostgreSQL says what has changed, so a look that comes late misses no object tha
 that an object passed through between two looks. A look begins a little before the last one, for what was committed
 late, and leaves out what it has told. Redis only says when to look sooner. While nobody listens, nothing is read.
 
+A run that goes back to waiting bears no time of it. So those that execute or stand queued are remembered, and asked for
+when they do so no longer; of an ended one that somebody lets run again, Redis brings the id. Without Redis, that one is
+told when it is queued again.
+
 A client holds a number, how far it is; whoever falls behind further than the feed remembers has a gap. Memory is
 bounded by what the feed remembers, and by what happened in the last seconds; an idle client has no task of its own.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Final, Literal
 from uuid import UUID
 
@@ -34,6 +39,8 @@ SLACK: Final = timedelta(seconds=2)
 _REMEMBERED: Final = 8192  # events
 _AT_ONCE: Final = 20_000  # changes that one look takes in
 _RENDERED: Final = 64  # texts that several clients may lack
+_WATCHED: Final = 20_000  # runs that stand queued
+_ASKED: Final = 1000  # of them, by one look
 _SPACING: Final = 0.2  # seconds between looks at least
 _encode = msgspec.json.Encoder().encode
 _log = get_logger("api.events")
@@ -121,7 +128,9 @@ class Feed:
         self._group: anyio.abc.TaskGroup | None = None
         self._since: datetime | None = None
         self._not_before = 0.0
-        self._executing: set[UUID | None] = set()
+        self._executing: set[UUID] = set()
+        self._queued: dict[UUID, None] = {}  # in the order in which they are to be asked for
+        self._revived: dict[UUID, None] = {}
         self._seen: _Seen = {}
         self._seen_before: _Seen = {}
         self._turned = datetime.min.replace(tzinfo=UTC)
@@ -150,6 +159,12 @@ class Feed:
     def remove(self, client: Client) -> None:
         """Send a client nothing more."""
         self._clients.discard(client)
+
+    def revived(self, ids: bytes) -> None:
+        """Ask for runs that had ended and wait again, if somebody listens."""
+        if self._followers and len(self._revived) <= _AT_ONCE:  # more are a gap
+            self._revived |= {UUID(bytes=ids[at : at + 16]): None for at in range(0, len(ids) - 15, 16)}
+            self.wake.set()
 
     def close(self) -> None:
         """Send every follower home."""
@@ -229,10 +244,15 @@ class Feed:
         runs = await self._changes.runs(since, _AT_ONCE + 1)
         tasks = await self._changes.tasks(since, _AT_ONCE + 1)
         fleet = await self._changes.fleet(since)
-        executing = {change.id for change in runs if change.state == "running"}
-        too_many = max(len(runs), len(tasks)) > _AT_ONCE
-        if not too_many and (gone := self._executing - executing):
-            runs += await self._changes.these_runs(run_id for run_id in gone if run_id is not None)
+        if first:
+            self._queued = dict.fromkeys(await self._changes.queued(_WATCHED))
+        too_many = max(len(runs), len(tasks), len(self._revived)) > _AT_ONCE
+        executing = {_id(change) for change in runs if change.state == "running"}
+        if too_many:
+            self._revived.clear()
+            self._note_queued(runs)
+        elif again := await self._waiting_again(runs, executing):
+            runs = list({_id(change): change for change in (*runs, *again)}.values())  # of each, what was read last
         self._executing = executing
         news = self._unseen([*fleet, *tasks, *sorted(runs, key=_when)], now=moment)
         self._since, self.position = moment, position_of(moment)
@@ -244,6 +264,37 @@ class Feed:
             # Whoever is cut off in the middle of these has to get all of them again.
             told = [change_event(change, position_of(before)) for change in news]
             self._tell([*told, Event(None, None, None, b"id: %d\n\n" % self.position)])
+
+    async def _waiting_again(self, found: Sequence[Change], executing: set[UUID]) -> list[Change]:
+        """Return what may wait again: revived runs, and those that executed or stood queued and do so no longer."""
+        revived, self._revived = self._revived, {}
+        try:
+            asked = self._executing.union(revived) - executing
+            again = await self._changes.these_runs(asked) if asked else []
+            fresh = self._note_queued([*found, *again])
+            # Of very many, this look asks for some and the next for others.
+            stale = list(islice(self._queued, min(_ASKED, max(0, len(self._queued) - fresh))))
+            left = await self._changes.queued_no_longer(stale) if stale else []
+        except Exception:
+            self._revived = revived | self._revived
+            raise
+        for run_id in stale:
+            self._queued[run_id] = self._queued.pop(run_id)
+        for change in left:
+            del self._queued[_id(change)]
+        return again + left
+
+    def _note_queued(self, runs: Iterable[Change]) -> int:
+        """Remember those of the runs that stand queued, behind those that did so before; return how many do."""
+        fresh = set()
+        for change in runs:
+            self._queued.pop(_id(change), None)
+            if change.state == "queued":
+                self._queued[_id(change)] = None
+                fresh.add(change.id)
+        for run_id in list(islice(self._queued, max(0, len(self._queued) - _WATCHED))):
+            del self._queued[run_id]
+        return len(fresh)
 
     def _tell(self, events: Sequence[Event]) -> None:
         self.head += len(events)
@@ -267,6 +318,7 @@ class Feed:
 
     def _forget(self) -> None:
         self._executing, self._seen, self._seen_before = set(), {}, {}
+        self._queued, self._revived = {}, {}
 
     def _announce(self) -> None:
         self._begun.set()
@@ -274,6 +326,11 @@ class Feed:
         self._rendered.clear()
         for client in self._clients:
             self._deliver_to(client)
+
+
+def _id(change: Change) -> UUID:
+    assert change.id is not None, "only of a leader's place may there be nobody"
+    return change.id
 
 
 def _when(change: Change) -> datetime:

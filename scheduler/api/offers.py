@@ -22,6 +22,9 @@ from scheduler.service import Service, Wake
 from scheduler.store.execution import Settled
 from scheduler.store.intake import Created
 
+REVIVED = "runs:revived"
+"""Carries the ids, 16 bytes each, of runs that had ended and wait again."""
+
 KNOWN_FOR = 1.0
 """Seconds for which an answer about a lane is used again."""
 
@@ -80,6 +83,11 @@ class Offers:
     def wake_control(self) -> None:
         """Tell the leader that there is something to promote, fire or recount."""
         self.tell("wake:control", b"")
+
+    def revived(self, runs: Iterable[UUID]) -> None:
+        """Tell the leader, and every stream of events, of runs that had ended and wait again."""
+        self.tell(REVIVED, b"".join(run_id.bytes for run_id in runs))
+        self.wake_control()
 
     def settled(self, settled: Settled) -> None:
         """Pass on dependents that were set free."""

@@ -13,6 +13,7 @@ import anyio.abc
 from scheduler.api.app import App
 from scheduler.api.context import Context
 from scheduler.api.listening import bind, serve_http
+from scheduler.api.offers import REVIVED
 from scheduler.api.settings import ApiSettings
 from scheduler.api.tls import Certificate
 from scheduler.broker import Broker
@@ -75,7 +76,10 @@ async def serve(  # noqa: PLR0913 - a composition root takes what it composes
 async def follow_changes(context: Context) -> None:
     """Run the feed of the event streams until the process is asked to stop; then send their clients home."""
     feed = context.feed
-    listener = context.broker.listen("wake:control", lambda _: feed.wake.set(), feed.wake.set)
+    listeners = [
+        context.broker.listen("wake:control", lambda _: feed.wake.set(), feed.wake.set),
+        context.broker.listen(REVIVED, feed.revived),
+    ]
     try:
         async with anyio.create_task_group() as group:
 
@@ -87,4 +91,5 @@ async def follow_changes(context: Context) -> None:
             group.start_soon(close, name="events: stop")
             await feed.run(context.health)
     finally:
-        context.broker.unlisten(listener)
+        for listener in listeners:
+            context.broker.unlisten(listener)

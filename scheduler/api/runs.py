@@ -82,7 +82,7 @@ async def retry_run(api: Context, request: Request) -> Reply:
         run = await named_run(api, request)
         why = "has not ended" if run.state in LIVE else f"is {run.state}, which is final"
         raise Conflict("not_retriable", f"the run {why}")
-    api.offers.wake_control()
+    api.offers.revived(revived)
     return await get_run(api, request)
 
 

@@ -109,7 +109,7 @@ async def rerun_workflow_run(api: Context, request: Request) -> Reply:
         if len(await api.runs.revive(executor, request.namespace, specs, request.actor)) < len(ids):
             raise Conflict("changed_meanwhile", "the workflow run was changed at the same time; read it and try again")
         await api.workflows.wait_anew(executor, run_id, run.nodes, edges, again)
-    api.offers.wake_control()
+    api.offers.revived(ids)
     return await _answer(api, request, run_id, 200)
 
 

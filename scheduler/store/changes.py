@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -31,6 +31,14 @@ class Changes:
     async def these_runs(self, ids: Iterable[UUID]) -> list[Change]:
         """Return some runs as they are now."""
         return [_run(row) for row in await self._database.fetch("runs_as_they_are", list(ids))]
+
+    async def queued(self, limit: int) -> list[UUID]:
+        """Return up to `limit` runs that stand queued."""
+        return [row["id"] for row in await self._database.fetch("queued_runs", limit)]
+
+    async def queued_no_longer(self, ids: Sequence[UUID]) -> list[Change]:
+        """Return those of some runs, at least one, that do not stand queued."""
+        return [_run(row) for row in await self._database.fetch("queued_no_longer", ids, min(ids), max(ids))]
 
     async def tasks(self, since: datetime, limit: int) -> list[Change]:
         """Return up to `limit` recurring tasks whose definition, pause or existence changed since a moment."""

@@ -28,6 +28,16 @@ SELECT
 -- include: changed_run
 FROM runs r WHERE r.id = ANY($1::uuid[])
 
+-- name: queued_runs
+-- reads up to `$1` runs that stand queued
+SELECT r.id FROM runs r WHERE r.state = 'queued' LIMIT $1
+
+-- name: queued_no_longer
+-- reads those of some runs that do not stand queued; `$2` and `$3` are the lowest and the highest of them
+SELECT
+-- include: changed_run
+FROM runs r WHERE r.id = ANY($1::uuid[]) AND r.id BETWEEN $2 AND $3 AND r.state <> 'queued'
+
 -- name: changed_tasks
 -- reads the recurring tasks that were created, edited, paused, resumed or deleted since `$1`, up to `$2`
 SELECT t.id, t.namespace, t.name, t.version, t.updated_at AS at,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import anyio
 import msgspec
@@ -14,10 +16,14 @@ from scheduler.api import events as module
 from scheduler.api import feed as feed_module
 from scheduler.api.settings import ApiSettings
 from scheduler.domain import keys
+from scheduler.store import changes as changes_module
 from scheduler.store.database import Database
+from scheduler.store.pages import LAST_ID
+from scheduler.wire.events import Change
 from tests.roles.api.access_support import Closed
 from tests.roles.api.support import Client, FakeWorker, running_api
 from tests.support import until
+from tests.support.rows import IDS
 
 
 class Follower:
@@ -144,6 +150,113 @@ async def test_a_change_that_is_committed_late_is_told(quick: Client, database: 
             looked = quick.context.feed.position
             await until(lambda: quick.context.feed.position > looked)
         await until(lambda: seen.states(run)[-1:] == ["cancelled"])
+
+
+@pytest.fixture
+def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run was created too long ago for a look to find it by that."""
+    monkeypatch.setattr(changes_module, "first_id_at", lambda _: LAST_ID)
+
+
+async def _queue(database: Database, run: str, at: str = "dts_now()") -> None:
+    async with database.session() as connection:
+        await connection.execute(
+            "UPDATE runs SET state = 'queued', dispatch_seq = dispatch_seq + 1, version = version + 1,"
+            f" queued_at = {at} WHERE id = $1",
+            UUID(run),
+        )
+
+
+async def _told(seen: Follower, run: str, state: str) -> None:
+    await until(lambda: seen.states(run)[-1:] == [state], what=f"{run} is told as {state}")
+
+
+async def _trigger(api: Client, name: str) -> tuple[str, str]:
+    task = (await api.create(name, schedule="@daily"))["id"]
+    return task, (await api.post(f"/api/tasks/{task}/trigger")).json["id"]
+
+
+@pytest.mark.usefixtures("long_ago")
+async def test_a_run_that_stood_queued_and_waits_again_is_told(
+    quick: Client, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "_ASKED", 1)
+    runs = dict([await _trigger(quick, "a"), await _trigger(quick, "b"), await _trigger(quick, "c")])
+    before, edited, after = runs.values()
+    await _queue(database, before, "dts_now() - interval '1 hour'")
+    await _queue(database, edited, "dts_now() - interval '1 hour'")
+    async with following(quick) as seen:
+        await _queue(database, after)
+        await until(lambda: seen.states(after) == ["queued"])
+        for task, run in runs.items():
+            if run == edited:
+                await quick.request("PATCH", f"/api/tasks/{task}", {"priority": 9})
+            else:
+                await quick.post(f"/api/tasks/{task}/pause")
+        for run in (before, edited, after):
+            await _told(seen, run, "pending")
+    assert quick.context.feed._queued.keys().isdisjoint(map(UUID, runs.values()))
+
+
+@pytest.mark.usefixtures("long_ago")
+async def test_a_run_that_is_retried_at_one_api_is_told_by_every_other(
+    quick: Client, worker: FakeWorker, database: Database, redis_url: str
+) -> None:
+    tasks = [await quick.create(name) for name in "abc"]
+    retried, many, replayed = (task["last_run"]["id"] for task in tasks)
+    for run in (retried, many, replayed):
+        await worker.end(await worker.claim(run), "dead_letter", reason="exit:1")
+    async with running_api(database, redis_url) as other, following(quick) as seen:
+        await other.post(f"/api/runs/{retried}/retry")
+        await _told(seen, retried, "pending")
+        await other.post("/api/runs/retry", {"state": "dead_letter", "task_id": tasks[1]["id"]})
+        await _told(seen, many, "pending")
+        await other.post("/api/dead-letter/replay", {"limit": 5})
+        await _told(seen, replayed, "pending")
+
+
+async def test_a_run_that_ends_and_is_retried_within_one_look_is_told_as_it_is_then(
+    quick: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = (await quick.create())["last_run"]["id"]
+    feed, changes = quick.context.feed, quick.context.changes
+    read = changes.runs
+    async with following(quick) as seen:
+
+        async def runs(since: datetime, limit: int) -> list[Change]:
+            monkeypatch.undo()
+            await quick.post(f"/api/runs/{run}/cancel")
+            found = await read(since, limit)
+            await quick.post(f"/api/runs/{run}/retry")
+            await until(lambda: feed._revived)
+            return found
+
+        monkeypatch.setattr(changes, "runs", runs)
+        await _told(seen, run, "pending")
+        assert seen.states(run) == ["pending"]
+
+
+async def test_what_a_feed_remembers_of_queued_and_retried_runs_is_bounded(
+    quick: Client, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "_WATCHED", 3)
+    feed = quick.context.feed
+    feed.revived(IDS.one().bytes)
+    assert not feed._revived, "nobody listens"
+    async with following(quick) as seen:
+        for name in "abcde":
+            run = (await quick.create(name))["last_run"]["id"]
+            await _queue(database, run)
+            await _told(seen, run, "queued")
+        assert list(feed._queued)[-1] == UUID(run)
+        assert len(feed._queued) == 3
+        monkeypatch.setattr(feed_module, "_AT_ONCE", 100)
+        for _ in range(5):
+            feed.revived(b"".join(run_id.bytes for run_id in IDS.take(60)))
+        assert len(feed._revived) == 120
+        await until(lambda: ("gap", {"reason": "too_many"}) in seen.messages)
+        assert not feed._revived
+    await until(lambda: not feed._queued)
 
 
 @pytest.mark.parametrize("last_id", ["1", "999999999999999999"])

@@ -24,7 +24,10 @@ from scheduler.domain.durations import parse_duration
 from scheduler.domain.task import TaskSpec
 
 FAIR_WINDOW = 128
-"""Most runs behind gates that stand queued in a lane for fairness: the fewer, the sooner another key has its turn."""
+"""Most runs with a fairness key that stand queued in a lane and priority, so that another key has its turn soon.
+
+Runs behind other gates are not counted: with many of those in its lane, no key would have a turn.
+"""
 
 OnConflict = Literal["queue", "cancel_newest", "cancel_running"]
 
@@ -80,14 +83,14 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """What is under way, as PostgreSQL counts it.
 
     `active`: queued and running runs of each concurrency key. `used`: places of each rate that starts in its time, and
-    runs that are queued to start, have taken. `served`: queued and running runs of each fairness key. `queued`: runs of
-    gates that stand queued in each lane.
+    runs that are queued to start, have taken. `served`: queued and running runs of each fairness key. `queued`: runs
+    with a fairness key that stand queued in each lane and priority.
     """
 
     active: Mapping[Key, int]
     used: Mapping[Rate, int]
     served: Mapping[Key, int]
-    queued: Mapping[str, int]
+    queued: Mapping[tuple[str, int], int]
 
 
 class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,17 +195,17 @@ class _Decision:
         gate = self._gates[run.gate]
         if self._rooms.get((run.lane, run.priority), 0) <= 0 or self._full(gate):
             return False
-        if gate.fairness is not None and self._queued[run.lane] >= FAIR_WINDOW:
+        if gate.fairness is not None and self._queued[run.lane, run.priority] >= FAIR_WINDOW:
             self._crowded = True
             return False
         self._rooms[run.lane, run.priority] -= 1
-        self._queued[run.lane] += 1
         if gate.concurrency is not None:
             self._active[gate.concurrency] = self._active.get(gate.concurrency, 0) + 1
         if gate.rate is not None:
             for rate in self._rates[gate.rate[0], gate.rate[1]]:
                 self._used[rate] += 1
         if gate.fairness is not None:
+            self._queued[run.lane, run.priority] += 1
             self._served[gate.fairness] += 1
         self._admitted.append(run)
         return True

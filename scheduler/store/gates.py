@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from scheduler.domain.gates import FAIR_WINDOW, Gate, Key, Rate, Standing, Verdicts, Waiting
+from scheduler.domain.gates import Gate, Key, Rate, Standing, Verdicts, Waiting
 from scheduler.domain.run import Queued
 from scheduler.store.database import Database, Executor
 from scheduler.store.execution import Settled, queued_from, settle_onward
@@ -77,7 +77,7 @@ class Gates:
         async with fenced(self._database, epoch) as executor:
             await executor.execute("hold_gates")
             rates = await _rates(executor, _distinct(gate.rate for gate in gates.values()))
-            standing = await _standing(executor, gates.values(), {w.lane for w in waiting}, rates)
+            standing = await _standing(executor, waiting, rates)
             wanted = [(w.lane, w.gate.gate, places(w.gate, standing)) for w in waiting]
             due, next_in = await _candidates(executor, [row for row in wanted if row[2] > 0])
             verdicts = decide(due, standing)
@@ -98,19 +98,19 @@ async def ensure_gates(executor: Executor, gates: Iterable[Gate]) -> None:
         await executor.execute("insert_gates", *(list(column) for column in zip(*rows, strict=True)))
 
 
-async def _standing(executor: Executor, gates: Iterable[Gate], lanes: set[str], rates: dict[Rate, RateUse]) -> Standing:
-    gates = list(gates)
-    fairness = _distinct(gate.fairness for gate in gates)
-    queued: dict[str, int] = {}
-    if fairness:
-        rows = await executor.fetch("count_admitted", sorted(lanes), FAIR_WINDOW)
-        queued = {row["lane"]: row["n"] for row in rows}
+async def _standing(executor: Executor, waiting: Sequence[WaitingGate], rates: dict[Rate, RateUse]) -> Standing:
     return Standing(
-        active=await _counts(executor, "count_active", _distinct(gate.concurrency for gate in gates)),
+        active=await _counts(executor, "count_active", _distinct(w.gate.concurrency for w in waiting)),
         used={rate: use.used for rate, use in rates.items()},
-        served=await _counts(executor, "count_served", fairness),
-        queued=queued,
+        served=await _counts(executor, "count_served", _distinct(w.gate.fairness for w in waiting)),
+        queued=await _queued(executor, {w.lane for w in waiting if w.gate.fairness is not None}),
     )
+
+
+async def _queued(executor: Executor, lanes: set[str]) -> dict[tuple[str, int], int]:
+    if not lanes:
+        return {}
+    return {(row["lane"], row["priority"]): row["n"] for row in await executor.fetch("count_admitted", sorted(lanes))}
 
 
 async def _counts(executor: Executor | Database, statement: str, keys: Sequence[Key]) -> dict[Key, int]:

@@ -142,6 +142,15 @@ def test_priority_goes_before_fairness() -> None:
 
 def test_few_stand_queued_for_fairness_so_that_another_key_has_its_turn_soon() -> None:
     rule = gate("big", fairness_key="big")
-    verdicts = decide([waiting(n, "big") for n in range(1, 9)], rule, queued={"default": FAIR_WINDOW - 2})
+    verdicts = decide([waiting(n, "big") for n in range(1, 9)], rule, queued={("default", 5): FAIR_WINDOW - 2})
     assert numbers(verdicts.admitted) == [1, 2]
     assert verdicts.crowded
+
+
+def test_a_run_with_a_fairness_key_stands_back_for_its_own_lane_and_priority_alone() -> None:
+    fair, plain = gate("fair", fairness_key="a"), limited("plain", most=1000)
+    runs = [*(waiting(n, "plain") for n in range(1, FAIR_WINDOW + 1)), waiting(500, "fair")]
+    assert len(decide(runs, fair, plain).admitted) == len(runs), "runs without a fairness key count"
+    full = {("default", 0): FAIR_WINDOW, ("other", 5): FAIR_WINDOW}
+    urgent, same = waiting(1, "fair"), waiting(2, "fair", priority=0)
+    assert numbers(decide([urgent, same], fair, queued=full).admitted) == [1]

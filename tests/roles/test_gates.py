@@ -13,6 +13,7 @@ from scheduler.broker import Broker
 from scheduler.control.gatekeep import Gatekeeper
 from scheduler.control.promote import Promoter
 from scheduler.domain.clock import SystemClock
+from scheduler.domain.gates import FAIR_WINDOW
 from scheduler.domain.run import Claim
 from scheduler.domain.task import Concurrency, RateLimit
 from scheduler.domain.term import TermLost
@@ -44,6 +45,11 @@ async def create(made: Bench, count: int, **fields: Any) -> list[UUID]:
         assert created.run_id is not None
         ids.append(created.run_id)
     return ids
+
+
+async def create_many(made: Bench, count: int, **fields: Any) -> list[UUID]:
+    created = await made.intake.create_batch([[new_task(straight=False, **fields) for _ in range(count)]])
+    return [task.run_id for task in created if task.run_id is not None]
 
 
 async def states(database: Database, run_ids: Sequence[UUID]) -> list[str]:
@@ -182,6 +188,21 @@ async def test_a_rate_says_when_its_next_place_is_free(database: Database, broke
         await promoter.step()
         await claim(made, runs[0])
         assert 3500 < await promoter.step() <= 3600
+
+
+async def test_a_run_with_a_fairness_key_waits_neither_for_other_gates_nor_for_less_urgent_ones(
+    database: Database, promoter: Promoter
+) -> None:
+    async with bench(database) as made:
+        crowd = await create_many(made, 200, priority=1, **one(500))
+        await promoter.step()
+        assert (await states(database, crowd)).count("queued") == 200
+        patient = await create_many(made, FAIR_WINDOW + 1, priority=0, fairness_key="a")
+        await promoter.step()
+        assert (await states(database, patient)).count("queued") == FAIR_WINDOW
+        urgent = await create(made, 1, priority=9, fairness_key="a")
+        await promoter.step()
+        assert await states(database, urgent) == ["queued"]
 
 
 async def test_a_scheduled_run_stands_behind_its_gate_too(

@@ -43,13 +43,18 @@ SELECT k.namespace, k.key, (
 FROM unnest($1::text[], $2::text[]) AS k(namespace, key)
 
 -- name: count_admitted
--- reads how many runs of gates stand queued in each lane, counting no further than `$2`
-SELECT l.lane, (
-  SELECT count(*) FROM (
-    SELECT FROM runs r WHERE r.lane = l.lane AND r.gate IS NOT NULL AND r.state = 'queued' LIMIT $2
-  ) AS up_to_limit
-)::integer AS n
-FROM unnest($1::text[]) AS l(lane)
+-- reads how many runs with a fairness key stand queued in each lane and priority. Each gate is looked up once: only few
+-- have runs that stand queued, but every one that there ever was is kept
+WITH admitted AS MATERIALIZED (
+  SELECT r.lane, r.priority, r.gate, count(*) AS n
+  FROM runs r
+  WHERE r.lane = ANY ($1::text[]) AND r.gate IS NOT NULL AND r.state = 'queued'
+  GROUP BY r.lane, r.priority, r.gate
+)
+SELECT lane, priority, sum(n)::integer AS n
+FROM admitted
+WHERE (SELECT g.fairness_key FROM gates g WHERE g.gate = admitted.gate) IS NOT NULL
+GROUP BY lane, priority
 
 -- name: count_starts
 -- reads how many places of each rate are taken: by what is queued to start, and by what started in its time (of a run that

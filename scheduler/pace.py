@@ -17,10 +17,14 @@ def rest_after(seconds: float, usual: float) -> float:
 
 
 class Pace:
-    """Turns "the next one is due in so many seconds" into a delay of at most `poll` seconds."""
+    """Turns "the next one is due in so many seconds" into a delay of at most `poll` seconds.
 
-    def __init__(self, poll: float) -> None:
+    `soon` is the first of the delays after looks in vain, each twice as long as the one before.
+    """
+
+    def __init__(self, poll: float, soon: float = _SOON) -> None:
         self._poll = poll
+        self._soon = soon
         self._in_vain = 0
 
     def until(self, due: float | None) -> float:
@@ -32,6 +36,6 @@ class Pace:
         if due is None or due > 0:
             self._in_vain = 0
             return self._poll if due is None else min(due, self._poll)
-        delay = min(_SOON * 2.0**self._in_vain, self._poll)
+        delay = min(self._soon * 2.0**self._in_vain, self._poll)
         self._in_vain = min(self._in_vain + 1, 32)
         return delay

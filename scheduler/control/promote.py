@@ -15,10 +15,10 @@ from scheduler.control.gatekeep import Gatekeeper
 from scheduler.control.leading import Leading
 from scheduler.control.sweep import Sweep
 from scheduler.domain.run import Queued
+from scheduler.domain.task import PRIORITIES
 from scheduler.failpoints import Point, reach
 from scheduler.pace import Pace
 
-PRIORITIES: Final = range(10)
 _UNWOKEN: Final = 0.25  # seconds between looks while Redis is away
 _PATIENCE: Final = 0.3  # seconds that Redis may take to say where there is room, before PostgreSQL is asked
 

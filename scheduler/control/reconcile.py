@@ -9,8 +9,8 @@ from uuid import UUID
 
 from scheduler.broker import BrokerUnavailable
 from scheduler.control.leading import Leading
-from scheduler.control.promote import PRIORITIES
 from scheduler.domain.run import Queued
+from scheduler.domain.task import PRIORITIES
 from scheduler.failpoints import Point, reach
 from scheduler.pace import rest_after
 from scheduler.store.execution import Settled

@@ -97,7 +97,7 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of waiting runs.
 
     `admitted` are to be queued, in this order; `cancelled` end at once: no place was free. `make_way`: so many active
-    runs of a key, the oldest, have to end for those that wait. `crowded`: some wait only for the fair window.
+    runs of a key, the oldest, have to end for those that wait. `crowded`: a fair window is full; some may wait for it.
     """
 
     admitted: list[Waiting]
@@ -155,7 +155,6 @@ class _Decision:
         for rate in self._used:
             self._rates[rate[0], rate[1]].append(rate)
         self._admitted: list[Waiting] = []
-        self._crowded = False
 
     def about(self, waiting: Iterable[Waiting]) -> Verdicts:
         """See `admit`."""
@@ -166,7 +165,8 @@ class _Decision:
         for priority in sorted(by_priority, reverse=True):
             refused += self._in_turn(by_priority[priority])
         cancelled, make_way = self._conflicts(refused)
-        return Verdicts(admitted=self._admitted, cancelled=cancelled, make_way=make_way, crowded=self._crowded)
+        crowded = any(count >= FAIR_WINDOW for count in self._queued.values())
+        return Verdicts(admitted=self._admitted, cancelled=cancelled, make_way=make_way, crowded=crowded)
 
     def _in_turn(self, waiting: Sequence[Waiting]) -> list[Waiting]:
         """Admit runs of one priority, whose turn it is first; return those that are not admitted."""
@@ -196,7 +196,6 @@ class _Decision:
         if self._rooms.get((run.lane, run.priority), 0) <= 0 or self._full(gate):
             return False
         if gate.fairness is not None and self._queued[run.lane, run.priority] >= FAIR_WINDOW:
-            self._crowded = True
             return False
         self._rooms[run.lane, run.priority] -= 1
         if gate.concurrency is not None:

@@ -26,6 +26,8 @@ Moment = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset,
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Priority = Annotated[int, Meta(ge=0, le=9, description="9 is most urgent.")]
 
+PRIORITIES: Final = range(10)
+
 Catchup = Literal["none", "last", "all"]
 Overlap = Literal["skip", "buffer_one", "buffer_all", "cancel_other", "terminate_other", "allow_all"]
 Condition = Literal["success", "failure", "completion"]

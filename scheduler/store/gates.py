@@ -47,6 +47,9 @@ class Admission(msgspec.Struct, frozen=True):
     next_in: float | None
 
 
+Places = Callable[[WaitingGate, Standing], Sequence[int]]
+"""Returns how many runs of each priority of a gate are worth looking at."""
+
 Decide = Callable[[Sequence[Waiting], Standing], Verdicts]
 
 
@@ -69,17 +72,20 @@ class Gates:
         """Return how much of a rate is taken."""
         return (await _rates(self._database, [rate]))[rate]
 
-    async def admit(
-        self, epoch: int, waiting: Sequence[WaitingGate], places: Callable[[Gate, Standing], int], decide: Decide
-    ) -> Admission:
+    async def admit(self, epoch: int, waiting: Sequence[WaitingGate], places: Places, decide: Decide) -> Admission:
         """Count, let `decide` say what may go, and write that. `places`: how many runs of a gate are looked at."""
         gates = {w.gate.gate: w.gate for w in waiting}
         async with fenced(self._database, epoch) as executor:
             await executor.execute("hold_gates")
             rates = await _rates(executor, _distinct(gate.rate for gate in gates.values()))
             standing = await _standing(executor, waiting, rates)
-            wanted = [(w.lane, w.gate.gate, places(w.gate, standing)) for w in waiting]
-            due, next_in = await _candidates(executor, [row for row in wanted if row[2] > 0])
+            wanted = [
+                (w.lane, w.gate.gate, priority, count)
+                for w in waiting
+                for priority, count in enumerate(places(w, standing))
+                if count > 0
+            ]
+            due, next_in = await _candidates(executor, wanted)
             verdicts = decide(due, standing)
             rows = (
                 await executor.fetch("admit", sorted(run.id for run in verdicts.admitted)) if verdicts.admitted else []
@@ -132,7 +138,9 @@ async def _rates(executor: Executor | Database, rates: Sequence[Rate]) -> dict[R
     return uses
 
 
-async def _candidates(executor: Executor, wanted: Sequence[tuple[str, str, int]]) -> tuple[list[Waiting], float | None]:
+async def _candidates(
+    executor: Executor, wanted: Sequence[tuple[str, str, int, int]]
+) -> tuple[list[Waiting], float | None]:
     """Return the runs that are due, and the seconds until the first of the others is."""
     if not wanted:
         return [], None

@@ -145,6 +145,8 @@ def test_few_stand_queued_for_fairness_so_that_another_key_has_its_turn_soon() -
     verdicts = decide([waiting(n, "big") for n in range(1, 9)], rule, queued={("default", 5): FAIR_WINDOW - 2})
     assert numbers(verdicts.admitted) == [1, 2]
     assert verdicts.crowded
+    assert decide([], rule, queued={("default", 5): FAIR_WINDOW}).crowded, "who waits for room need not be looked at"
+    assert not decide([], rule, queued={("default", 5): FAIR_WINDOW - 1}).crowded
 
 
 def test_a_run_with_a_fairness_key_stands_back_for_its_own_lane_and_priority_alone() -> None:

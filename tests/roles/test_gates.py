@@ -58,6 +58,11 @@ async def states(database: Database, run_ids: Sequence[UUID]) -> list[str]:
     return [row["state"] for row in rows]
 
 
+async def last_lock(database: Database, run_id: UUID) -> str:
+    async with database.session() as connection:
+        return await connection.fetchval("SELECT xmax::text FROM runs WHERE id = $1", run_id)
+
+
 async def reasons(database: Database, run_ids: Sequence[UUID]) -> list[str | None]:
     async with database.session() as connection:
         rows = await connection.fetch("SELECT id, reason FROM runs WHERE id = ANY($1::uuid[]) ORDER BY id", run_ids)
@@ -203,6 +208,37 @@ async def test_a_run_with_a_fairness_key_waits_neither_for_other_gates_nor_for_l
         urgent = await create(made, 1, priority=9, fairness_key="a")
         await promoter.step()
         assert await states(database, urgent) == ["queued"]
+
+
+async def test_a_run_that_waits_for_a_full_fair_window_is_left_alone_until_there_is_room(
+    database: Database, promoter: Promoter
+) -> None:
+    async with bench(database) as made:
+        runs = await create_many(made, FAIR_WINDOW + 1, fairness_key="a")
+        while await promoter.step() == 0.0:
+            pass
+        *queued, last = runs
+        assert await states(database, runs) == ["queued"] * FAIR_WINDOW + ["pending"]
+        lock = await last_lock(database, last)
+        delays = [await promoter.step() for _ in range(10)]
+        assert await last_lock(database, last) == lock
+        assert min(delays) < 10
+        assert delays[-1] > 25
+        await claim(made, queued[0])
+        assert await promoter.step() == 0.0
+        assert await states(database, [last]) == ["queued"]
+
+
+async def test_a_full_fair_window_does_not_save_a_run_that_its_key_cancels(
+    database: Database, promoter: Promoter
+) -> None:
+    async with bench(database) as made:
+        first = await create(made, 1, fairness_key="a", **one(1, "cancel_newest"))
+        await create_many(made, FAIR_WINDOW, fairness_key="a")
+        await promoter.step()
+        newest = await create(made, 1, fairness_key="a", **one(1, "cancel_newest"))
+        await promoter.step()
+        assert await states(database, first + newest) == ["queued", "cancelled"]
 
 
 async def test_a_scheduled_run_stands_behind_its_gate_too(

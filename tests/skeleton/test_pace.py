@@ -21,6 +21,8 @@ def test_what_fell_due_in_between_is_looked_at_at_once_and_what_is_held_less_and
     assert sum(delays) > 30
     assert pace.until(0.5) == 0.5
     assert pace.until(0.0) == pytest.approx(delays[0])
+    rare = Pace(1.0, soon=0.3)
+    assert [rare.until(0.0) for _ in range(3)] == pytest.approx([0.3, 0.6, 1.0])
 
 
 def test_what_took_long_rests_for_long_but_not_for_as_long_as_a_database_may_have_stood_still() -> None:

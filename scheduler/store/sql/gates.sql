@@ -84,14 +84,13 @@ CROSS JOIN LATERAL (
 -- name: waiting_runs
 -- reads and locks the first `places` runs of each (lane, gate, priority), by time; of those that are not due, it is the
 -- seconds until they are that count
-SELECT candidate.id, w.lane, w.gate, p.priority::integer AS priority, candidate.run_at,
+SELECT candidate.id, w.lane, w.gate, w.priority, candidate.run_at,
        extract(epoch FROM candidate.run_at - dts_now())::float8 AS due_in
-FROM unnest($1::text[], $2::text[], $3::integer[]) AS w(lane, gate, places)
-CROSS JOIN generate_series(0, 9) AS p(priority)
+FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[]) AS w(lane, gate, priority, places)
 CROSS JOIN LATERAL (
   SELECT r.id, r.run_at FROM runs r
   WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held
-    AND r.lane = w.lane AND r.gate = w.gate AND r.priority = p.priority AND r.gate IS NOT NULL
+    AND r.lane = w.lane AND r.gate = w.gate AND r.priority = w.priority AND r.gate IS NOT NULL
   ORDER BY r.run_at, r.id
   LIMIT w.places
   FOR UPDATE OF r SKIP LOCKED

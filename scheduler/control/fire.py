@@ -6,8 +6,8 @@ is left as it was and comes again in the next batch.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -24,10 +24,14 @@ from scheduler.domain.run import Queued
 from scheduler.failpoints import Point, reach
 from scheduler.pace import Pace
 from scheduler.store.database import RETRYABLE
-from scheduler.store.schedules import Cancelled, DueTask, Plan, Schedules, Upstream
+from scheduler.store.schedules import Cancelled, DueTask, Plan, Schedules, UnreadableTask, Upstream
 from scheduler.telemetry import get_logger
 
+SCHEDULES: Final = "scheduler.schedules"
+"""The part of health that says whether every task that is due can be fired."""
+
 _GIVE_WAY: Final = "overlap"
+_AGAIN: Final = 10.0  # seconds after which a task that could not be fired is tried again, though it is what it was
 
 _log = get_logger("fire")
 
@@ -41,25 +45,32 @@ class Firer:
         self._broker = leading.broker
         self._dispatch = leading.dispatch
         self._ids = leading.ids
+        self._clock = leading.clock
         self._health = leading.health
         self._promote = leading.promote
         self._schedules = schedules
         self._pace = Pace(leading.settings.poll)
-        self._unreadable: set[UUID] = set()
+        self._unreadable = Unreadable()
+        self._reported = ""
 
     async def step(self) -> float:
         """Decide about one batch of due tasks; return when there will be more. Raises TermLost, StoreUnavailable."""
-        due = await self._schedules.due(self._settings.batch, except_for=sorted(self._unreadable))
+        began = self._clock.monotonic()
+        due, unreadable = await self._schedules.due(self._settings.batch, self._unreadable.versions(began))
+        for task in unreadable:
+            self._note(task, task.error)
         if due:
             await self._fire(due)
-        if len(due) == self._settings.batch:
+        self._unreadable.expire(began)
+        self._report()
+        if len(due) + len(unreadable) == self._settings.batch:
             return 0.0
-        return self._pace.until(await self._schedules.next_fire())
+        return self._pace.until(await self._schedules.next_fire(self._unreadable.versions(self._clock.monotonic())))
 
     async def _fire(self, due: Sequence[DueTask]) -> None:
         decided = self._decide(due, await self._calendars(due))
         planner = Planner(self._ids, await self._places(), *await self._upstreams(decided))
-        plans = [planner.plan(task, firing) for task, firing in decided]
+        plans = self._plan(planner, decided)
         await reach(Point.FIRE_DECIDED)
         written = await self._write(plans)
         await reach(Point.FIRE_WRITTEN)
@@ -78,15 +89,35 @@ class Firer:
     ) -> list[tuple[DueTask, Firing]]:
         decided = []
         for task in due:
-            try:
+            with self._noted_if_unreadable(task):
                 decided.append((task, fires_of(task, calendars)))
-            except ValueError as error:  # no validated schedule ends here; one that does must not stop the others
-                self._unreadable.add(task.id)
-                _log.error("unreadable schedule", task=str(task.id), error=str(error))
-        if self._unreadable:
-            detail = f"{len(self._unreadable)} tasks have schedules that cannot be read: {min(self._unreadable)}…"
-            self._health.report("scheduler.schedules", False, detail)
         return decided
+
+    def _plan(self, planner: Planner, decided: Sequence[tuple[DueTask, Firing]]) -> list[Plan]:
+        plans = []
+        for task, firing in decided:
+            with self._noted_if_unreadable(task):
+                plans.append(planner.plan(task, firing))
+        self._unreadable.read(plan.task.id for plan in plans)
+        return plans
+
+    @contextmanager
+    def _noted_if_unreadable(self, task: DueTask) -> Iterator[None]:
+        """Leave a task for later if its schedule, or one that it depends on, is none: it must not stop the others."""
+        try:
+            yield
+        except ValueError as error:
+            self._note(task, str(error))
+
+    def _note(self, task: DueTask | UnreadableTask, error: str) -> None:
+        if self._unreadable.note(task.id, task.version, self._clock.monotonic() + _AGAIN):
+            _log.error("unreadable schedule", task=str(task.id), error=error)
+
+    def _report(self) -> None:
+        detail = self._unreadable.summary()
+        if detail != self._reported:
+            self._health.report(SCHEDULES, not detail, detail)
+            self._reported = detail
 
     async def _places(self) -> Places:
         """Return the places that runs may take which need not wait for promotion: none where others wait already."""
@@ -169,6 +200,42 @@ class Firer:
         if queued:
             with suppress(BrokerUnavailable):  # workers find them in PostgreSQL, or the reconciler pushes them later
                 await self._broker.push(queued)
+
+
+class Unreadable:
+    """Tasks that cannot be fired as they are defined. Each is left for later: for a while, or until it is redefined.
+
+    It may become readable as it is, too: when there are newer zones, or when a task that it depends on was mended.
+    Times are monotonic seconds.
+    """
+
+    def __init__(self) -> None:
+        self._noted: dict[UUID, tuple[int, float]] = {}
+
+    def note(self, task_id: UUID, version: int, until: float) -> bool:
+        """Leave this version of a task for later; False if that was known."""
+        known = self._noted.get(task_id)
+        self._noted[task_id] = (version, until)
+        return known is None or known[0] != version
+
+    def read(self, task_ids: Iterable[UUID]) -> None:
+        """Note that these can be read. If one could not be before, others may wait for it: none is left for later."""
+        if any(task_id in self._noted for task_id in task_ids):
+            self._noted.clear()
+
+    def versions(self, now: float) -> dict[UUID, int]:
+        """Return the versions that are still left for later."""
+        return {task_id: version for task_id, (version, until) in self._noted.items() if now < until}
+
+    def expire(self, now: float) -> None:
+        """Forget those whose time was over at `now`: they have been tried since, or are no longer due."""
+        self._noted = {task_id: noted for task_id, noted in self._noted.items() if now < noted[1]}
+
+    def summary(self) -> str:
+        """Return a line about all, empty if there are none."""
+        if not self._noted:
+            return ""
+        return f"{len(self._noted)} tasks cannot be fired as they are defined: {min(self._noted)}…"
 
 
 class Places:

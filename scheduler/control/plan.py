@@ -61,7 +61,10 @@ class Planner:
         self._newest = newest
 
     def plan(self, task: DueTask, firing: Firing) -> Plan:
-        """Return the rows that `firing`, the decision about `task`, comes to."""
+        """Return the rows that `firing`, the decision about `task`, comes to.
+
+        Raises ValueError where a task that it depends on would have to be read and cannot be.
+        """
         older = [run.id for run in task.active]
         runs: dict[datetime, PlannedRun] = {}
         for fire in firing.fires:
@@ -127,6 +130,8 @@ class Planner:
         """
         cursor = upstream.fire_cursor or upstream.created_at
         if moment > cursor:
+            if upstream.spec is None:
+                raise ValueError(f"it depends on {upstream.id}, which this release cannot read")
             last = moment if upstream.spec.ends_at is None else min(moment, upstream.spec.ends_at)
             fire = schedule_of(upstream.name, upstream.spec, upstream.created_at).previous_at_or_before(last)
             first = cursor if upstream.spec.starts_at is None else max(cursor, upstream.spec.starts_at)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import msgspec
 
 from scheduler.control.election import Term
-from scheduler.control.fire import Firer
+from scheduler.control.fire import SCHEDULES, Firer
 from scheduler.control.leading import Leading
 from scheduler.control.observe import Observer
 from scheduler.control.promote import Promoter
@@ -83,7 +83,7 @@ class Reign:
                 if term.planned:
                     await duties.drain(leading.settings.drain)
         finally:
-            for name in names:
+            for name in (*names, SCHEDULES):
                 leading.health.forget(name)
             term.handed_over.set()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -40,8 +41,8 @@ class DueTask(msgspec.Struct, frozen=True, gc=False):
     id: UUID
     namespace: str
     name: str
-    spec: TaskSpec
     version: int
+    spec: TaskSpec
     occurrences: int
     fire_cursor: datetime | None
     next_fire_at: datetime
@@ -50,13 +51,24 @@ class DueTask(msgspec.Struct, frozen=True, gc=False):
     active: Sequence[ActiveRun]
 
 
+class UnreadableTask(msgspec.Struct, frozen=True, gc=False):
+    """A recurring task that is due, but whose definition is none."""
+
+    id: UUID
+    version: int
+    error: str
+
+
 class Upstream(msgspec.Struct, frozen=True, gc=False):
-    """A task that another depends on by definition. One-off tasks have no cursor, but the run `run_id`."""
+    """A task that another depends on by definition. One-off tasks have no cursor, but the run `run_id`.
+
+    `spec` is None where this release cannot read it.
+    """
 
     id: UUID
     name: str
     recurring: bool
-    spec: TaskSpec
+    spec: TaskSpec | None
     fire_cursor: datetime | None
     created_at: datetime
     deleted: bool
@@ -131,28 +143,20 @@ class Schedules:
         self._database = database
         self.calendars = Calendars(database)
 
-    async def due(self, limit: int, *, except_for: Sequence[UUID] = ()) -> list[DueTask]:
-        """Return tasks that are due, the longest due first; those in `except_for` are passed over."""
-        return [
-            DueTask(
-                row["id"],
-                row["namespace"],
-                row["name"],
-                decode_spec(row["spec"]),
-                row["version"],
-                row["occurrences"],
-                row["fire_cursor"],
-                row["next_fire_at"],
-                row["created_at"],
-                row["now"],
-                () if row["active"] is None else _active.decode(row["active"]),
-            )
-            for row in await self._database.fetch("due_tasks", limit, list(except_for))
-        ]
+    async def due(self, limit: int, later: Mapping[UUID, int]) -> tuple[list[DueTask], list[UnreadableTask]]:
+        """Return tasks that are due, the longest due first; versions of tasks in `later` are passed over."""
+        due: list[DueTask] = []
+        unreadable: list[UnreadableTask] = []
+        for row in await self._database.fetch("due_tasks", list(later), list(later.values()), limit):
+            try:
+                due.append(_due(row))
+            except ValueError as error:
+                unreadable.append(UnreadableTask(row["id"], row["version"], str(error)))
+        return due, unreadable
 
-    async def next_fire(self) -> float | None:
-        """Return seconds until the next task is due (zero or less: already), None if none is planned."""
-        seconds: float | None = await self._database.fetchval("next_fire")
+    async def next_fire(self, later: Mapping[UUID, int]) -> float | None:
+        """Return seconds until the next task is due (zero or less: already), None if none is; passes over `later`."""
+        seconds: float | None = await self._database.fetchval("next_fire", list(later), list(later.values()))
         return seconds
 
     async def upstreams(self, ids: Sequence[UUID]) -> dict[UUID, Upstream]:
@@ -162,7 +166,7 @@ class Schedules:
                 row["id"],
                 row["name"],
                 row["recurring"],
-                decode_spec(row["spec"]),
+                _spec_if_readable(row),
                 row["fire_cursor"],
                 row["created_at"],
                 row["deleted"],
@@ -258,6 +262,29 @@ class Schedules:
             bound = [row["upstream_run_id"] for row in ripe if isinstance(row["upstream_run_id"], UUID)]
             ended = await _settle_ended(executor, bound)
             return Settled([], settled.ready + ended.ready)
+
+
+def _due(row: Any) -> DueTask:
+    return DueTask(
+        row["id"],
+        row["namespace"],
+        row["name"],
+        row["version"],
+        decode_spec(row["spec"]),
+        row["occurrences"],
+        row["fire_cursor"],
+        row["next_fire_at"],
+        row["created_at"],
+        row["now"],
+        () if row["active"] is None else _active.decode(row["active"]),
+    )
+
+
+def _spec_if_readable(row: Any) -> TaskSpec | None:
+    try:
+        return decode_spec(row["spec"]) if row["known"] else None
+    except ValueError:
+        return None
 
 
 async def _settle_ended(executor: Executor, upstream_run_ids: Sequence[UUID]) -> Settled:

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from scheduler.broker import Broker
-from scheduler.control.fire import Firer
+from scheduler.control.fire import SCHEDULES, Firer, Unreadable
 from scheduler.control.promote import Promoter
 from scheduler.domain.clock import SystemClock
 from scheduler.domain.task import Dependency
@@ -38,6 +38,7 @@ class Leader:
 
     def __init__(self, database: Database, broker: Broker, epoch: int) -> None:
         at_work = leading(database, broker, epoch, poll=60.0)
+        self.health = at_work.health
         self.schedules = Schedules(database)
         self.firer = Firer(at_work, self.schedules)
         self.promoter = Promoter(at_work)
@@ -134,7 +135,7 @@ async def test_a_task_triggered_paused_or_edited_meanwhile_is_left_for_the_next_
     )
     schedules = Schedules(database)
     firer = Firer(leading(database, broker, epoch), schedules)
-    due = await schedules.due(10)
+    due, _ = await schedules.due(10, {})
     await rows(database, "UPDATE tasks SET occurrences = occurrences + 1 WHERE id = $1", triggered)
     await rows(database, "UPDATE tasks SET paused = true WHERE id = $1", paused)
     await rows(database, "UPDATE tasks SET next_fire_at = next_fire_at + interval '1 day' WHERE id = $1", replanned)
@@ -360,14 +361,84 @@ async def queued(database: Database, task_id: UUID) -> list[Any]:
     return [run for run in await runs_of(database, task_id) if run["state"] == "queued"]
 
 
-async def test_a_schedule_that_cannot_be_read_does_not_stop_the_others(database: Database, leader: Leader) -> None:
+NEVER = '{"schedule": "never"}'
+NOVELTY = '{"novelty": true}'
+LATER_FORMAT = '{"format": 2, "novelty": true}'
+
+
+async def redefine(database: Database, task_id: UUID, change: str) -> None:
+    """Change what is stored of a definition, without regard to what it means."""
+    await rows(
+        database,
+        "UPDATE tasks SET spec = spec - 'novelty' || $2::text::jsonb, version = version + 1 WHERE id = $1",
+        task_id,
+        change,
+    )
+
+
+@pytest.mark.parametrize("change", [NEVER, NOVELTY, LATER_FORMAT])
+async def test_a_task_that_cannot_be_read_stops_none_but_those_that_depend_on_it(
+    database: Database, leader: Leader, change: str
+) -> None:
     at = minute(1)
     broken, sound = await add(database, hourly("broken", at), hourly("sound", at))
-    await rows(database, """UPDATE tasks SET spec = spec || '{"schedule": "never"}' WHERE id = $1""", broken)
+    [dependent] = await add(database, hourly("dependent", at, depends_on=on(broken)))
+    await redefine(database, broken, change)
     await leader.fire()
-    await leader.fire()
+    assert await leader.fire() > 1.0, "what cannot be fired is no reason to look again at once"
     assert len(await runs_of(database, sound)) == 1
-    assert await fires_of(database, broken) == []
+    for task_id in (broken, dependent):
+        assert await fires_of(database, task_id) == []
+    assert not leader.health.ok
+
+
+@pytest.mark.parametrize("change", [NEVER, NOVELTY])
+async def test_a_task_that_was_mended_fires_in_the_same_term_and_so_do_those_that_depend_on_it(
+    database: Database, leader: Leader, change: str
+) -> None:
+    at = minute(1)
+    [broken] = await add(database, hourly("broken", at))
+    [dependent] = await add(database, hourly("dependent", at, depends_on=on(broken)))
+    await redefine(database, broken, change)
+    await leader.fire()
+    await redefine(database, broken, f'{{"schedule": "{at.minute} * * * *"}}')
+    await leader.fire()
+    await leader.fire()
+    [upstream], [run] = await runs_of(database, broken), await runs_of(database, dependent)
+    [edge] = await edges_of(database, run["id"])
+    assert edge["upstream_run_id"] == upstream["id"]
+    assert leader.health.ok
+
+
+async def test_what_a_leader_could_not_read_is_no_complaint_of_its_own_once_it_has_been_replaced(
+    database: Database, database_url: str, redis_url: str
+) -> None:
+    [broken] = await add(database, hourly("broken", minute(1)))
+    await redefine(database, broken, NEVER)
+    async with scheduler(database_url, redis_url) as leader:
+        await until(lambda: SCHEDULES in leader.health.snapshot())
+        assert not leader.health.ok
+        leader.stop.set()
+        await leader.done.wait()
+        assert SCHEDULES not in leader.health.snapshot()
+
+
+def test_a_task_that_could_not_be_read_is_tried_again_after_a_while_and_forgotten_if_it_is_not_due_any_more() -> None:
+    one, other = UUID(int=1), UUID(int=2)
+    unreadable = Unreadable()
+    assert unreadable.note(one, 1, 10.0)
+    assert unreadable.note(other, 1, 20.0)
+    assert unreadable.versions(9.0) == {one: 1, other: 1}
+    assert unreadable.versions(10.0) == {other: 1}
+    assert not unreadable.note(one, 1, 30.0), "this is no news"
+    assert unreadable.note(one, 2, 30.0)
+    unreadable.expire(20.0)
+    assert unreadable.versions(20.0) == {one: 2}
+    assert unreadable.summary()
+    unreadable.read([other])
+    assert unreadable.versions(20.0) == {one: 2}
+    unreadable.read([one])
+    assert not unreadable.summary()
 
 
 async def test_a_task_that_gives_way_does_not_stop_at_a_fire_that_was_decided_before(

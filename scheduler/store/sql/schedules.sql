@@ -1,14 +1,20 @@
+-- fragment: decided_here
+-- conditions on `task`: its fires are decided, and by this release; of the tasks `$1` the versions `$2` are left for later
+NOT task.paused AND task.deleted_at IS NULL
+AND task.version IS DISTINCT FROM ($2::integer[])[array_position($1::uuid[], task.id)]
+-- include: format_known
+
 -- name: due_tasks
 -- reads recurring tasks that are due, the longest due first, each with its live runs (oldest first)
-SELECT t.id, t.namespace, t.name, t.spec, t.version, t.occurrences, t.fire_cursor, t.next_fire_at, t.created_at,
+SELECT t.id, t.namespace, t.name, t.version, t.spec, t.occurrences, t.fire_cursor, t.next_fire_at, t.created_at,
        now.at AS now, active.runs AS active
 FROM (SELECT dts_now() AS at) AS now
 CROSS JOIN LATERAL (
   SELECT task.* FROM tasks_recurring AS task
-  WHERE task.next_fire_at <= now.at AND NOT task.paused AND task.deleted_at IS NULL AND task.id <> ALL ($2::uuid[])
-    -- include: format_known
+  WHERE task.next_fire_at <= now.at AND
+    -- include: decided_here
   ORDER BY task.next_fire_at
-  LIMIT $1
+  LIMIT $3
 ) AS t
 LEFT JOIN LATERAL (
   SELECT jsonb_agg(jsonb_build_object('id', r.id, 'state', r.state, 'scheduled_for', r.scheduled_for) ORDER BY r.id) AS runs
@@ -18,8 +24,10 @@ LEFT JOIN LATERAL (
 
 -- name: next_fire
 -- reads in how many seconds the next recurring task is due (negative: already), or NULL
-SELECT extract(epoch FROM min(t.next_fire_at) - dts_now())::float8
-FROM tasks_recurring t WHERE NOT t.paused AND t.deleted_at IS NULL
+SELECT extract(epoch FROM min(task.next_fire_at) - dts_now())::float8
+FROM tasks_recurring AS task
+WHERE
+  -- include: decided_here
 
 -- name: write_fires
 -- due → decided, for every task that nobody has touched since it was read: its cursor moves on, what became of its planned
@@ -69,12 +77,15 @@ SELECT EXISTS (SELECT FROM term) AS led, ARRAY(SELECT id FROM decided) AS tasks
 
 -- name: planned_upstreams
 -- reads tasks that others depend on by definition, deleted ones too, and the run of one-off ones
-SELECT t.id, t.name, t.recurring, t.spec, t.fire_cursor, t.created_at, t.deleted_at IS NOT NULL AS deleted, once.id AS run_id
-FROM tasks t
+SELECT task.id, task.name, task.recurring, task.spec, task.fire_cursor, task.created_at, task.deleted_at IS NOT NULL AS deleted,
+       once.id AS run_id, true
+       -- include: format_known
+       AS known
+FROM tasks AS task
 LEFT JOIN LATERAL (
-  SELECT r.id FROM runs r WHERE r.task_id = t.id AND NOT t.recurring ORDER BY r.id DESC LIMIT 1
+  SELECT r.id FROM runs r WHERE r.task_id = task.id AND NOT task.recurring ORDER BY r.id DESC LIMIT 1
 ) AS once ON true
-WHERE t.id = ANY($1::uuid[])
+WHERE task.id = ANY($1::uuid[])
 
 -- name: newest_fires
 -- reads the newest planned fire of each task at or before a moment, among those that were decided

@@ -122,7 +122,7 @@ async def test_an_outcome_waits_for_a_database_that_takes_no_writes(
     async with worker_on(postgres_server, redis_url, lease=60.0) as works:
         go, note = shared / "go", shared / "note"
         neighbour = await works.submit("sleep 60")
-        run_id = await works.submit(f"echo $$ > {note}; until [ -e {go} ]; do sleep 0.02; done; echo done")
+        run_id = await works.submit(f"echo $$ > {note}; until [ -e {go} ]; do sleep 0.02; done")
         await first_line(note)
         await works.row_when(neighbour, "running")
         await works.query("ALTER SYSTEM SET default_transaction_read_only = on")
@@ -132,5 +132,5 @@ async def test_an_outcome_waits_for_a_database_that_takes_no_writes(
         await works.query("ALTER SYSTEM RESET default_transaction_read_only")
         await works.query("SELECT pg_reload_conf()")
         row = await works.ended_row(run_id)
-        assert (row["state"], row["output_tail"], row["attempt"]) == ("completed", "done\n", 1)
+        assert (row["state"], row["attempt"]) == ("completed", 1)
         assert (await run_row(works.database, neighbour))["state"] == "running"

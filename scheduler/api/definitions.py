@@ -23,6 +23,9 @@ from scheduler.store.edges import Edge
 from scheduler.store.tasks import Tasks, Upstream
 
 _RUNS_ONCE = "a scheduled task depends on scheduled tasks only: this one runs once"
+_UNPLANNED = "a scheduled task depends on planned times of others: this one runs when something has happened"
+_NO_RUN = "the task has no run to wait for"
+_NEITHER = f"{_NO_RUN}, and no time is planned for one"
 
 Target = int | UUID
 """What a dependency names: the index of a task in the same batch, or the id of a stored task."""
@@ -143,19 +146,19 @@ def _unfit(spec: TaskSpec, upstream: TaskSpec | Upstream) -> str | None:
     """Say why a task cannot wait for another."""
     recurring = upstream.schedule is not None if isinstance(upstream, TaskSpec) else upstream.recurring
     if spec.schedule is not None:
-        return _unfit_for_schedule(upstream) if recurring else _RUNS_ONCE
+        if not recurring:
+            return _RUNS_ONCE
+        return _UNPLANNED if _runs_on_event(upstream) else None
     if isinstance(upstream, TaskSpec):
-        return None
+        return _NEITHER if _runs_on_event(upstream) else None
     if recurring and upstream.live_run_id is None and upstream.next_fire_at is None:
-        return "the task has no run to wait for, and no time is planned for one"
+        return _NEITHER
     if not recurring and upstream.run_id is None:
-        return "the task has no run to wait for"
+        return _NO_RUN
     return None
 
 
-def _unfit_for_schedule(upstream: TaskSpec | Upstream) -> str | None:
-    """Say why a scheduled task cannot wait for another scheduled one: it waits for a planned time of that."""
+def _runs_on_event(upstream: TaskSpec | Upstream) -> bool:
+    """Say whether no time is ever planned for a task, because it runs when an event is published."""
     schedule = (upstream if isinstance(upstream, TaskSpec) else decode_spec(upstream.spec)).schedule or ""
-    if schedule.startswith(on_event("")):
-        return "a scheduled task depends on planned times of others: this one runs when something has happened"
-    return None
+    return schedule.startswith(on_event(""))

@@ -135,3 +135,11 @@ async def test_no_schedule_waits_for_planned_times_of_what_has_none(api: Client)
     assert (await api.post("/api/tasks", once)).status == 422
     await api.post("/api/events/built")
     assert (await api.post("/api/tasks", once)).status == 201
+
+
+async def test_nothing_waits_for_a_task_of_its_batch_that_has_no_run_and_no_planned_time(api: Client) -> None:
+    event = {"name": "e", "command": "true", "schedule": "@event built"}
+    for fields in ({}, {"schedule": "@daily"}):
+        dependent = {"name": "d", "command": "true", "depends_on": [{"task": "e"}], **fields}
+        refused = await api.post("/api/tasks/batch", [event, dependent])
+        assert (refused.status, refused.pointers) == (422, ["/1/depends_on/0/task"]), refused.body

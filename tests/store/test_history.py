@@ -4,13 +4,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from scheduler.domain.ids import first_id_at
 from scheduler.domain.term import TermLost
 from scheduler.store.database import Database
 from scheduler.store.history import History
-from tests.support.recurring import lead
+from scheduler.store.intake import Created, Intake
+from tests.support.recurring import lead, recurring
 
 MONTH = 30 * 86400.0
 OLD = (datetime.now(UTC) - timedelta(days=60)).replace(hour=12, minute=0, second=0, microsecond=0)
@@ -36,18 +38,39 @@ async def add_run(
         " updated_by) VALUES ($1, false, 'default', 'old', 'default', '{}', now(), 't', now(), 't')",
         task_id,
     )
+    await add_run_of(database, task_id, run_id, run_at, state=state)
+    return run_id
+
+
+async def add_run_of(
+    database: Database,
+    task_id: UUID,
+    run_id: UUID,
+    run_at: datetime,
+    *,
+    state: str = "completed",
+    trigger: str = "once",
+) -> None:
+    """A run of a task that there is."""
     await sql(
         database,
         "INSERT INTO runs (id, task_id, namespace, queue, lane, priority, state, trigger, run_at, created_at,"
         " created_by, finished_at, max_attempts)"
-        " VALUES ($1, $2, 'default', 'default', 'default', 5, $3::text, 'once', $4, $4, 't',"
+        " VALUES ($1, $2, 'default', 'default', 'default', 5, $3::text, $5, $4, $4, 't',"
         " CASE WHEN $3::text = 'completed' THEN now() END, 1)",
         run_id,
         task_id,
         state,
         run_at,
+        trigger,
     )
-    return run_id
+
+
+async def add_recurring(database: Database) -> UUID:
+    """A recurring task that was created in the old week, under a key."""
+    new = msgspec.structs.replace(recurring("each minute", next_fire_at=datetime.now(UTC)), task_id=id_at(OLD, 9))
+    assert isinstance(await Intake(database).create_once(new, "recurring", b"f", None), Created)
+    return new.task_id
 
 
 async def with_old_week(database: Database) -> tuple[History, int]:
@@ -83,8 +106,8 @@ async def test_an_old_week_is_dropped_whole(database: Database) -> None:
         assert await sql(database, f"SELECT count(*) FROM {table}") == 0
 
 
-def monday() -> datetime:
-    return OLD - timedelta(days=OLD.weekday())
+def monday(moment: datetime = OLD) -> datetime:
+    return moment - timedelta(days=moment.weekday())
 
 
 @pytest.mark.parametrize("state", ["pending", "queued"])
@@ -106,6 +129,39 @@ async def test_a_week_whose_tasks_have_later_runs_is_kept(database: Database) ->
     history, epoch = await with_old_week(database)
     await add_run(database, run_at=datetime.now(UTC))
     assert [kept.reason for kept in await history.drop_behind(epoch, MONTH)] == ["later runs of its tasks"]
+
+
+async def test_a_week_in_which_a_recurring_task_was_created_goes_while_that_fires(database: Database) -> None:
+    history, epoch = await with_old_week(database)
+    before = await weeks_of(database, "runs")
+    run_id, task_id, now = await add_run(database), await add_recurring(database), datetime.now(UTC)
+    for n in (1, 2):
+        await add_run_of(database, task_id, id_at(now, n), now, trigger="schedule")
+    await sql(database, "INSERT INTO idempotency_keys VALUES ('default', 'once', 'f', $1, $1, now(), NULL)", run_id)
+    assert await history.drop_behind(epoch, MONTH) == []
+    assert await weeks_of(database, "runs") == before - 1
+    assert await sql(database, "SELECT count(*) FROM runs") == 2
+    assert await sql(database, "SELECT string_agg(key, ',') FROM idempotency_keys") == "recurring"
+
+
+async def test_a_later_run_of_a_one_off_task_is_seen_behind_those_of_a_recurring_one(database: Database) -> None:
+    history, epoch = await with_old_week(database)
+    task_id, now = await add_recurring(database), datetime.now(UTC)
+    for n in (1, 2):
+        await add_run_of(database, task_id, id_at(now, n), now, trigger="schedule")
+    await add_run(database, run_at=now, n=10)
+    assert [kept.reason for kept in await history.drop_behind(epoch, MONTH)] == ["later runs of its tasks"]
+
+
+async def test_the_key_of_a_recurring_task_goes_with_it(database: Database) -> None:
+    history, epoch = History(database), await lead(database)
+    await add_recurring(database)
+    await sql(database, "UPDATE tasks SET deleted_at = now() - interval '20 days', next_fire_at = NULL")
+    await history.forget(epoch, retention=MONTH, dead_letters=MONTH, undecided=MONTH)
+    assert await sql(database, "SELECT count(*) FROM idempotency_keys") == 1
+    await history.forget(epoch, retention=MONTH / 2, dead_letters=MONTH, undecided=MONTH)
+    assert await sql(database, "SELECT count(*) FROM tasks") == 0
+    assert await sql(database, "SELECT count(*) FROM idempotency_keys") == 0
 
 
 async def test_a_week_with_an_open_dead_letter_is_kept_until_it_is_decided(database: Database) -> None:

@@ -53,10 +53,14 @@ WHERE state = 'open' AND created_at <= dts_now() - make_interval(secs => $1)
 DELETE FROM dead_letter_tasks WHERE state <> 'open' AND decided_at <= dts_now() - make_interval(secs => $1)
 
 -- name: forget_deleted_tasks
--- deleted → (nothing): recurring definitions of which no run is left
-DELETE FROM tasks t
-WHERE t.recurring AND t.deleted_at <= dts_now() - make_interval(secs => $1)
-  AND NOT EXISTS (SELECT FROM runs r WHERE r.task_id = t.id)
+-- deleted → (nothing): recurring definitions of which no run is left, and the keys that they were created under
+WITH gone AS (
+  DELETE FROM tasks t
+  WHERE t.recurring AND t.deleted_at <= dts_now() - make_interval(secs => $1)
+    AND NOT EXISTS (SELECT FROM runs r WHERE r.task_id = t.id)
+  RETURNING t.id
+)
+DELETE FROM idempotency_keys k USING gone WHERE k.task_id = gone.id AND k.run_id IS NULL
 
 -- name: forget_left
 -- kept → (nothing): output, outputs and checkpoints of up to `$1` runs that ended longer ago than their tasks' `retention`;

@@ -3,6 +3,47 @@
 -- Keys of recurring tasks, which name no run, go when these are forgotten.
 CREATE INDEX idempotency_keys_recurring ON idempotency_keys (task_id) WHERE run_id IS NULL;
 
+-- The moment that a UUIDv7 carries: what `dts_first_id_at` is the inverse of.
+CREATE FUNCTION dts_time_of_id(id uuid) RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$
+  SELECT to_timestamp(('x' || left(replace(id::text, '-', ''), 12))::bit(48)::bigint / 1000.0)
+$$;
+
+-- Rows may stand in the default partitions already (nobody led while the weeks made ahead ran out), and PostgreSQL makes no
+-- partition of what the default one holds: so a week is made apart, takes its rows from there, and is attached with them.
+CREATE OR REPLACE FUNCTION dts_create_week(moment timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  week_start timestamptz := date_trunc('week', moment, 'UTC');
+  week_end   timestamptz := week_start + interval '7 days';
+  first_id   text := dts_first_id_at(week_start);
+  next_id    text := dts_first_id_at(week_end);
+  suffix     text := to_char(week_start AT TIME ZONE 'UTC', 'YYYYMMDD');
+  parent     text;
+  key        text;
+  low        text;
+  high       text;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtext('dts_create_week'));
+  FOR parent, key, low, high IN VALUES
+    ('tasks_once',       'id',            first_id,         next_id),
+    ('runs',             'id',            first_id,         next_id),
+    ('attempts',         'run_id',        first_id,         next_id),
+    ('run_dependencies', 'run_id',        first_id,         next_id),
+    ('output_chunks',    'run_id',        first_id,         next_id),
+    ('fires',            'scheduled_for', week_start::text, week_end::text)
+  LOOP
+    CONTINUE WHEN to_regclass(parent || '_' || suffix) IS NOT NULL;
+    EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', parent || '_' || suffix, parent);
+    EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', parent || '_default');
+    EXECUTE format('WITH moved AS (DELETE FROM %I WHERE %I >= %L AND %I < %L RETURNING *) INSERT INTO %I SELECT * FROM moved',
+                   parent || '_default', key, low, key, high, parent || '_' || suffix);
+    EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, parent || '_' || suffix, low, high);
+  END LOOP;
+  -- Queues churn: every row is dead twice before it rests, so vacuum by count, not by a share of the history.
+  EXECUTE format('ALTER TABLE %I SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,'
+                 ' autovacuum_analyze_scale_factor = 0.05)', 'runs_' || suffix);
+END
+$$;
+
 CREATE OR REPLACE FUNCTION dts_week_kept_for(week_start timestamptz) RETURNS text LANGUAGE plpgsql STABLE AS $$
 DECLARE
   first uuid := dts_first_id_at(week_start);

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from scheduler.control.leading import Leading
-from scheduler.store.history import History
+from scheduler.store.history import BUSY, History
 from scheduler.telemetry import get_logger
 
 _EVERY: Final = 600.0  # seconds
@@ -36,10 +36,10 @@ class Keeper:
         more = await self._history.forget_left(self._epoch)
         uncovered = await self._history.uncovered()
         complaints = [f"rows outside of any week in {name}" for name in uncovered]
-        complaints += [f"no partitions yet for {week:%Y-%m-%d}" for week in missing]
+        complaints += [f"no partitions yet for {week.week:%Y-%m-%d}: {week.reason}" for week in missing]
         notes = [f"{week.week:%Y-%m-%d} kept for {week.reason}" for week in kept]
         self._health.report("scheduler.history", not complaints, "; ".join(complaints + notes))
         if complaints:
             _log.error("history is not in order", complaints=complaints)
-        busy = missing or any(week.reason == "busy" for week in kept)
+        busy = any(week.reason == BUSY for week in (*missing, *kept))
         return _SOON if busy or more else _EVERY

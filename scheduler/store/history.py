@@ -14,6 +14,10 @@ import msgspec
 
 from scheduler.store.database import RETRYABLE, Database
 from scheduler.store.terms import fenced
+from scheduler.telemetry import get_logger
+
+BUSY: Final = "busy"
+"""The reason of what traffic was in the way of: it is worth trying again soon."""
 
 _PATIENCE_MS: Final = 200
 _BATCH: Final = 100  # runs, each with its output
@@ -21,9 +25,11 @@ _BATCHES: Final = 50
 _EVENTS: Final = 10_000  # at once
 _BUSY = (asyncpg.LockNotAvailableError, *RETRYABLE)
 
+_log = get_logger("store")
 
-class Kept(msgspec.Struct, frozen=True):
-    """A week that is old enough to go, and why it could not."""
+
+class Obstacle(msgspec.Struct, frozen=True):
+    """A week that could not be made, or is old enough to go and could not; and why."""
 
     week: datetime
     reason: str
@@ -35,19 +41,26 @@ class History:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create_ahead(self, epoch: int, weeks: int) -> list[datetime]:
-        """Make the partitions of this week and the next `weeks`; return those still missing, because of traffic."""
-        missing = [row["week"] for row in await self._database.fetch("missing_weeks", weeks)]
-        return [week for week in missing if await self._briefly(epoch, "create_week", week) == "busy"]
+    async def create_ahead(self, epoch: int, weeks: int) -> list[Obstacle]:
+        """Make the partitions of this week and the next `weeks`, and of earlier ones whose rows are in none.
 
-    async def drop_behind(self, epoch: int, retention: float) -> list[Kept]:
+        Returns those that are still missing.
+        """
+        missing = []
+        for row in await self._database.fetch("missing_weeks", weeks):
+            reason = await self._briefly(epoch, "create_week", row["week"])
+            if reason:
+                missing.append(Obstacle(row["week"], reason))
+        return missing
+
+    async def drop_behind(self, epoch: int, retention: float) -> list[Obstacle]:
         """Drop the weeks that ended `retention` seconds ago; return those that had to stay."""
         kept = []
         for row in await self._database.fetch("old_weeks", retention):
             for statement in ("detach_week", "detach_fires"):
                 reason = await self._briefly(epoch, statement, row["week"])
                 if reason:
-                    kept.append(Kept(row["week"], reason))
+                    kept.append(Obstacle(row["week"], reason))
         await self._briefly(epoch, "drop_detached")
         return kept
 
@@ -77,10 +90,14 @@ class History:
         return [row["name"] for row in await self._database.fetch("uncovered")]
 
     async def _briefly(self, epoch: int, statement: str, *args: object) -> str | None:
+        """Run a statement about one week; return why it did nothing. What fails does not stop other weeks."""
         try:
             async with fenced(self._database, epoch) as executor:
                 await executor.execute("be_brief", str(_PATIENCE_MS))
                 answer: str | None = await executor.fetchval(statement, *args)
                 return answer
         except _BUSY:
-            return "busy"
+            return BUSY
+        except asyncpg.PostgresError as error:
+            _log.error("history cannot be moved", statement=statement, args=args, exc_info=error)
+            return f"{type(error).__name__}: {error}"

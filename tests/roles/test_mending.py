@@ -16,11 +16,13 @@ from scheduler.broker import Broker
 from scheduler.broker.keys import lane_keys
 from scheduler.control.promote import Promoter
 from scheduler.control.reconcile import Reconciler
+from scheduler.control.retain import Keeper
 from scheduler.domain.clock import SystemClock
 from scheduler.domain.term import TermLost
 from scheduler.domain.workflows import decode_workflow
 from scheduler.failpoints import Point
 from scheduler.store.database import Database
+from scheduler.store.history import History
 from scheduler.store.intake import NewTask
 from scheduler.store.reconcile import Reconcile
 from scheduler.store.runs import Runs
@@ -482,3 +484,19 @@ async def all_ready(broker: Broker, number: int) -> bool:
 async def all_queued(database: Database, number: int) -> bool:
     async with database.session() as connection:
         return bool(await connection.fetchval("SELECT count(*) FROM runs WHERE state = 'queued'") == number)
+
+
+async def test_housekeeping_goes_on_and_is_not_hurried_when_a_week_cannot_be_made(
+    database: Database, broker: Broker
+) -> None:
+    old, ahead = datetime.now(UTC) - timedelta(days=60), datetime.now(UTC) + timedelta(weeks=4)
+    taken = ahead - timedelta(days=ahead.weekday())
+    await execute(database, "SELECT dts_create_week($1::timestamptz)", old)
+    await execute(database, f"CREATE DOMAIN fires_{taken:%Y%m%d} AS integer")  # PostgreSQL has one name for both
+    at_work = leading(database, broker, await lead(database), weeks_ahead=4)
+    assert await Keeper(at_work, History(database)).step() == 600.0
+    told = at_work.health.snapshot()["scheduler.history"]
+    assert (told.ok, told.detail[:32]) == (False, f"no partitions yet for {taken:%Y-%m-%d}")
+    async with database.session() as connection:
+        weeks = await connection.fetchval("SELECT count(*) FROM pg_inherits WHERE inhparent = 'runs'::regclass")
+    assert weeks == 1 + 3 + 1  # the default, those of the migration, and one of the two that were missing

@@ -222,6 +222,58 @@ async def test_rows_outside_of_any_week_are_an_alarm(database: Database) -> None
     assert await history.uncovered() == ["runs_default", "tasks_once_default"]
 
 
+async def test_rows_outside_of_any_week_move_into_it_once_it_is_made(database: Database) -> None:
+    """Nobody led while the weeks made ahead ran out, and work went on."""
+    history, epoch = History(database), await lead(database)
+    later = datetime.now(UTC) + timedelta(weeks=5)
+    run_id = await add_run(database, run_at=later, task_at=later)
+    await sql(
+        database,
+        "INSERT INTO attempts (run_id, attempt, fence, worker_id, outcome, started_at, finished_at, task_version)"
+        " VALUES ($1, 1, 1, $1, 'completed', now(), now(), 1)",
+        run_id,
+    )
+    await sql(database, "INSERT INTO run_dependencies VALUES ($1, 0, $1, $1, NULL, 'success', 'met')", run_id)
+    await sql(database, "INSERT INTO output_chunks VALUES ($1, 1, 0, 'stdout', 'x', now())", run_id)
+    await sql(
+        database,
+        "INSERT INTO fires (task_id, scheduled_for, disposition, decided_at, epoch) VALUES ($1, $2, 'late', now(), 1)",
+        run_id,
+        later,
+    )
+    assert len(await history.uncovered()) == 6
+    assert await history.create_ahead(epoch, 6) == []
+    assert await history.uncovered() == []
+    this_week = monday(datetime.now(UTC))
+    for table in ("tasks_once", "runs", "attempts", "run_dependencies", "output_chunks", "fires"):
+        home = f"{table}_{monday(later):%Y%m%d}"
+        assert await sql(database, f"SELECT tableoid::regclass::text FROM {table}") == home
+        indexes = "SELECT count(*) FROM pg_index WHERE indrelid = $1::text::regclass"
+        assert await sql(database, indexes, home) == await sql(database, indexes, f"{table}_{this_week:%Y%m%d}")
+
+
+async def test_rows_of_an_earlier_week_that_nobody_made_are_history_like_others(database: Database) -> None:
+    history, epoch = History(database), await lead(database)
+    await add_run(database)
+    await add_run(database, run_at=OLD + timedelta(weeks=2), task_at=OLD + timedelta(weeks=1), n=2)
+    assert await history.create_ahead(epoch, 2) == []
+    assert await history.uncovered() == []
+    assert await sql(database, "SELECT count(*) FROM runs JOIN tasks ON tasks.id = runs.task_id") == 2
+    assert [kept.reason for kept in await history.drop_behind(epoch, MONTH)] == ["later runs of its tasks"]
+    assert await history.drop_behind(epoch, MONTH) == []
+    assert await sql(database, "SELECT count(*) FROM runs") == 0
+
+
+async def test_a_week_that_cannot_be_made_stops_no_other(database: Database) -> None:
+    history, epoch = History(database), await lead(database)
+    taken = monday(datetime.now(UTC) + timedelta(weeks=4))
+    await sql(database, f"CREATE DOMAIN fires_{taken:%Y%m%d} AS integer")  # PostgreSQL has one name for both
+    before = await weeks_of(database, "fires")
+    (missing,) = await history.create_ahead(epoch, 6)
+    assert (missing.week.date(), missing.reason[:20]) == (taken.date(), "DuplicateObjectError")
+    assert await weeks_of(database, "fires") == await weeks_of(database, "runs") == before + 3
+
+
 async def test_fires_older_than_any_partition_are_forgotten(database: Database) -> None:
     history, epoch = History(database), await lead(database)
     await sql(

@@ -1,7 +1,24 @@
 -- name: missing_weeks
--- reads which of the next `$1` weeks, this one included, have no partitions yet
+-- reads which of the next `$1` weeks, this one included, have no partitions yet; and which weeks before have rows in the
+-- default partitions (nobody made them in time)
+WITH RECURSIVE outside AS (
+  SELECT date_trunc('week', dts_time_of_id(least(
+    (SELECT r.id FROM runs_default r ORDER BY r.id LIMIT 1),
+    (SELECT t.id FROM tasks_once_default t ORDER BY t.id LIMIT 1)
+  )), 'UTC') AS week
+  UNION ALL
+  SELECT date_trunc('week', dts_time_of_id(least(
+    (SELECT r.id FROM runs_default r WHERE r.id >= dts_first_id_at(o.week + interval '7 days') ORDER BY r.id LIMIT 1),
+    (SELECT t.id FROM tasks_once_default t WHERE t.id >= dts_first_id_at(o.week + interval '7 days') ORDER BY t.id LIMIT 1)
+  )), 'UTC')
+  FROM outside o WHERE o.week < dts_now()
+)
 SELECT week
-FROM (SELECT date_trunc('week', dts_now() + n * interval '7 days', 'UTC') AS week FROM generate_series(0, $1::integer) AS n) AS w
+FROM (
+  SELECT date_trunc('week', dts_now() + n * interval '7 days', 'UTC') AS week FROM generate_series(0, $1::integer) AS n
+  UNION
+  SELECT week FROM outside WHERE week < dts_now()
+) AS w
 WHERE to_regclass('runs_' || to_char(week AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NULL
    OR to_regclass('fires_' || to_char(week AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NULL
 ORDER BY week
@@ -11,7 +28,7 @@ ORDER BY week
 SELECT set_config('lock_timeout', $1::text, true)
 
 -- name: create_week
--- (nothing) → partitions of the week that holds a moment
+-- (nothing) → partitions of the week that holds a moment, with what stood in the default ones
 SELECT dts_create_week($1::timestamptz)
 
 -- name: old_weeks

@@ -1,7 +1,12 @@
 -- migrate:up
 
--- Keys of recurring tasks, which name no run, go when these are forgotten.
+-- What the leader asks for what is to be forgotten, a bounded number at a time. Those that create a task under a key, and those
+-- who fire, take these tables in this order, too.
 CREATE INDEX idempotency_keys_recurring ON idempotency_keys (task_id) WHERE run_id IS NULL;
+CREATE INDEX tasks_recurring_deleted ON tasks_recurring (deleted_at) WHERE deleted_at IS NOT NULL;
+CREATE INDEX fires_default_decided ON fires_default (decided_at);
+CREATE INDEX dead_letter_decided ON dead_letter_tasks (decided_at) WHERE state <> 'open';
+CREATE INDEX dead_letter_undecided ON dead_letter_tasks (created_at) WHERE state = 'open';
 
 -- The moment that a UUIDv7 carries: what `dts_first_id_at` is the inverse of.
 CREATE FUNCTION dts_time_of_id(id uuid) RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$

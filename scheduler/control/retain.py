@@ -9,7 +9,7 @@ from scheduler.store.history import BUSY, History
 from scheduler.telemetry import get_logger
 
 _EVERY: Final = 600.0  # seconds
-_SOON: Final = 5.0  # seconds, when traffic was in the way
+_SOON: Final = 5.0  # seconds, when traffic was in the way or more is left to delete
 
 _log = get_logger("retention")
 
@@ -27,13 +27,13 @@ class Keeper:
         """Make what is missing, drop what is old, say what is not in order. Raises TermLost, StoreUnavailable."""
         missing = await self._history.create_ahead(self._epoch, self._settings.weeks_ahead)
         kept = await self._history.drop_behind(self._epoch, self._settings.retention)
-        await self._history.forget(
+        more = await self._history.forget(
             self._epoch,
             retention=self._settings.retention,
             dead_letters=self._settings.dead_letters,
             undecided=self._settings.undecided,
         )
-        more = await self._history.forget_left(self._epoch)
+        more |= await self._history.forget_left(self._epoch)
         uncovered = await self._history.uncovered()
         complaints = [f"rows outside of any week in {name}" for name in uncovered]
         complaints += [f"no partitions yet for {week.week:%Y-%m-%d}: {week.reason}" for week in missing]

@@ -20,9 +20,9 @@ BUSY: Final = "busy"
 """The reason of what traffic was in the way of: it is worth trying again soon."""
 
 _PATIENCE_MS: Final = 200
-_BATCH: Final = 100  # runs, each with its output
+_BATCH: Final = 100  # rows with what hangs on them: runs with their output, workflow runs with their tasks
+_ROWS: Final = 1000  # rows on which nothing hangs
 _BATCHES: Final = 50
-_EVENTS: Final = 10_000  # at once
 _BUSY = (asyncpg.LockNotAvailableError, *RETRYABLE)
 
 _log = get_logger("store")
@@ -64,30 +64,39 @@ class History:
         await self._briefly(epoch, "drop_detached")
         return kept
 
-    async def forget(self, epoch: int, *, retention: float, dead_letters: float, undecided: float) -> None:
-        """Delete what stands outside of the partitions and is older than this, in seconds.
+    async def forget(self, epoch: int, *, retention: float, dead_letters: float, undecided: float) -> bool:
+        """Delete what stands outside of the partitions and is older than this, in seconds; True if there may be more.
 
         Dead letters that nobody has decided about are closed after `undecided`: an open one holds its whole week.
         """
-        async with fenced(self._database, epoch) as executor:
-            await executor.execute("close_dead_letters", undecided)
-            await executor.execute("forget_old_fires", retention)
-            await executor.execute("forget_dead_letters", dead_letters)
-            await executor.execute("forget_deleted_tasks", retention)
-            await executor.execute("forget_workflow_runs", retention)
-            await executor.execute("forget_events", retention, _EVENTS)
+        more = [
+            await self._in_batches(epoch, "close_dead_letters", undecided, _ROWS),
+            await self._in_batches(epoch, "forget_old_fires", retention, _ROWS),
+            await self._in_batches(epoch, "forget_dead_letters", dead_letters, _ROWS),
+            await self._in_batches(epoch, "forget_deleted_tasks", retention, _ROWS),
+            await self._in_batches(epoch, "forget_workflow_runs", retention, _BATCH),
+            await self._in_batches(epoch, "forget_events", retention, _BATCH),
+        ]
+        return any(more)
 
     async def forget_left(self, epoch: int) -> bool:
         """Delete what runs have left whose tasks' `retention` is over; True if there may be more of it."""
-        for _ in range(_BATCHES):
-            async with fenced(self._database, epoch) as executor:
-                if await executor.fetchval("forget_left", _BATCH) < _BATCH:
-                    return False
-        return True
+        return await self._in_batches(epoch, "forget_left", _BATCH)
 
     async def uncovered(self) -> list[str]:
         """Return the default partitions that hold rows: an alarm, for no week was made for these."""
         return [row["name"] for row in await self._database.fetch("uncovered")]
+
+    async def _in_batches(self, epoch: int, statement: str, *args: float) -> bool:
+        """Run a statement that says how many rows it took, at most as many as its last argument; True if it took all.
+
+        Each time is a transaction of its own: what takes too long must not undo what went before, for ever.
+        """
+        for _ in range(_BATCHES):
+            async with fenced(self._database, epoch) as executor:
+                if await executor.fetchval(statement, *args) < args[-1]:
+                    return False
+        return True
 
     async def _briefly(self, epoch: int, statement: str, *args: object) -> str | None:
         """Run a statement about one week; return why it did nothing. What fails does not stop other weeks."""

@@ -500,3 +500,15 @@ async def test_housekeeping_goes_on_and_is_not_hurried_when_a_week_cannot_be_mad
     async with database.session() as connection:
         weeks = await connection.fetchval("SELECT count(*) FROM pg_inherits WHERE inhparent = 'runs'::regclass")
     assert weeks == 1 + 3 + 1  # the default, those of the migration, and one of the two that were missing
+
+
+async def test_what_is_left_to_forget_is_come_back_for_soon(
+    database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.store.history._BATCHES", 1)
+    monkeypatch.setattr("scheduler.store.history._BATCH", 1)
+    for n in (1, 2):
+        event = "INSERT INTO events VALUES (dts_first_id_at($1), 'default', 'e', '1', $1, 't')"
+        await execute(database, event, datetime.now(UTC) - timedelta(days=60 + n))
+    keeper = Keeper(leading(database, broker, await lead(database)), History(database))
+    assert [await keeper.step() for _ in range(3)] == [5.0, 5.0, 600.0]

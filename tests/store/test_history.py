@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -286,6 +287,67 @@ async def test_fires_older_than_any_partition_are_forgotten(database: Database) 
     assert await sql(database, "SELECT count(*) FROM fires_default") == 1
     await history.forget(epoch, retention=MONTH, dead_letters=MONTH, undecided=3 * MONTH)
     assert await sql(database, "SELECT count(*) FROM fires_default") == 0
+
+
+FORGETTABLE = {
+    "dead_letter_tasks": "INSERT INTO dead_letter_tasks (id, run_id, task_id, namespace, task_name, queue, reason,"
+    " attempt, failures, losses, created_at, state, decided_at)"
+    " SELECT id, id, id, 'default', 't', 'default', 'lost', 1, 0, 3, at, 'discarded', at FROM old",
+    "fires": "INSERT INTO fires (task_id, scheduled_for, disposition, decided_at, epoch)"
+    " SELECT id, at, 'missed', at, 1 FROM old",
+    "tasks": "INSERT INTO tasks (id, recurring, namespace, name, queue, spec, created_at, created_by, updated_at,"
+    " updated_by, deleted_at) SELECT id, true, 'default', 't', 'default', '{}', at, 't', at, 't', at FROM old",
+    "workflow_nodes": "WITH run AS (INSERT INTO workflow_runs (run_id, task_id, namespace, version, spec, parameters,"
+    " ended) SELECT id, id, 'default', 1, '{}', '{}', true FROM old)"
+    " INSERT INTO workflow_nodes SELECT id, 1, 'n', id, id FROM old",
+    "workflow_runs": "SELECT 1",
+    "events": "INSERT INTO events (id, namespace, name, payload, published_at, published_by)"
+    " SELECT id, 'default', 'e', '1', at, 't' FROM old",
+}
+
+
+async def with_much_to_forget(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five rows of everything that is forgotten row by row, which goes by twos."""
+    monkeypatch.setattr("scheduler.store.history._BATCH", 2)
+    monkeypatch.setattr("scheduler.store.history._ROWS", 2)
+    async with database.session() as connection:
+        await connection.execute("CREATE TABLE old (id uuid, at timestamptz)")
+        await connection.executemany("INSERT INTO old VALUES ($1, $2)", [(id_at(OLD, n), OLD) for n in range(1, 6)])
+        for statement in FORGETTABLE.values():
+            await connection.execute(statement)
+
+
+async def left_of_each(database: Database) -> set[int]:
+    return {await sql(database, f"SELECT count(*) FROM {table}") for table in FORGETTABLE}
+
+
+async def test_much_is_forgotten_a_bounded_number_at_a_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history, epoch = History(database), await lead(database)
+    await with_much_to_forget(database, monkeypatch)
+    monkeypatch.setattr("scheduler.store.history._BATCHES", 2)
+    assert await history.forget(epoch, retention=MONTH, dead_letters=MONTH, undecided=MONTH)
+    assert await left_of_each(database) == {1}
+    assert not await history.forget(epoch, retention=MONTH, dead_letters=MONTH, undecided=MONTH)
+    assert await left_of_each(database) == {0}
+
+
+async def test_what_was_forgotten_stays_so_when_a_later_batch_fails(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await with_much_to_forget(database, monkeypatch)
+    epoch = await lead(database)
+    hasty = await Database.connect(database_url, name="hasty", max_size=1, settings={"lock_timeout": "100"})
+    try:
+        async with database.session() as connection, connection.transaction():
+            await connection.execute("SELECT FROM workflow_runs ORDER BY run_id LIMIT 1 FOR UPDATE")
+            with pytest.raises(asyncpg.LockNotAvailableError):
+                await History(hasty).forget(epoch, retention=MONTH, dead_letters=MONTH, undecided=MONTH)
+    finally:
+        await hasty.close()
+    assert await sql(database, "SELECT count(*) FROM workflow_runs") == 1
+    assert await sql(database, "SELECT count(*) FROM workflow_nodes") == 1
 
 
 async def test_a_deposed_leader_drops_nothing(database: Database) -> None:

@@ -41,6 +41,12 @@ SELECT
 FROM event_runs b JOIN events e ON e.id = b.event_id WHERE b.run_id = $1 AND e.namespace = $2
 
 -- name: forget_events
--- published → (nothing): with what says which runs began because of them
-DELETE FROM events e
-WHERE e.id IN (SELECT o.id FROM events o WHERE o.id < dts_first_id_at(dts_now() - make_interval(secs => $1)) LIMIT $2)
+-- published → (nothing): up to `$2`, after `$1` seconds, with what says which runs began because of them
+WITH gone AS (
+  DELETE FROM events e
+  WHERE e.id IN (
+    SELECT o.id FROM events o WHERE o.id < dts_first_id_at(dts_now() - make_interval(secs => $1)) ORDER BY o.id LIMIT $2
+  )
+  RETURNING 1
+)
+SELECT count(*) FROM gone

@@ -55,29 +55,63 @@ SELECT dts_detach_fires($1::timestamptz)
 SELECT dts_drop_detached()
 
 -- name: forget_old_fires
--- decided → (nothing): fires so old that no partition covers them (a missed stretch begins where it began, and a backfill
--- goes back as far as it likes), once what was decided about them is old too
-DELETE FROM fires_default
-WHERE scheduled_for <= dts_now() - make_interval(secs => $1) AND decided_at <= dts_now() - make_interval(secs => $1)
+-- decided → (nothing): up to `$2` fires so old that no partition covers them (a missed stretch begins where it began, and a
+-- backfill goes back as far as it likes), once what was decided about them is old too
+WITH due AS MATERIALIZED (
+  SELECT f.task_id, f.scheduled_for FROM fires_default f
+  WHERE f.decided_at <= dts_now() - make_interval(secs => $1) AND f.scheduled_for <= dts_now() - make_interval(secs => $1)
+  ORDER BY f.decided_at
+  LIMIT $2
+), gone AS (
+  DELETE FROM fires_default f USING due WHERE f.task_id = due.task_id AND f.scheduled_for = due.scheduled_for
+  RETURNING 1
+)
+SELECT count(*) FROM gone
 
 -- name: close_dead_letters
--- open → discarded: dead letters that nobody has decided about for `$1` seconds, so that they hold no history for ever
-UPDATE dead_letter_tasks SET state = 'discarded', waits = false, decided_at = dts_now(), decided_by = 'retention'
-WHERE state = 'open' AND created_at <= dts_now() - make_interval(secs => $1)
+-- open → discarded: up to `$2` dead letters that nobody has decided about for `$1` seconds, so that they hold no history for
+-- ever
+WITH due AS MATERIALIZED (
+  SELECT d.id FROM dead_letter_tasks d
+  WHERE d.state = 'open' AND d.created_at <= dts_now() - make_interval(secs => $1)
+  ORDER BY d.created_at
+  LIMIT $2
+), closed AS (
+  UPDATE dead_letter_tasks d SET state = 'discarded', waits = false, decided_at = dts_now(), decided_by = 'retention'
+  FROM due
+  WHERE d.id = due.id AND d.state = 'open'
+  RETURNING 1
+)
+SELECT count(*) FROM closed
 
 -- name: forget_dead_letters
--- replayed | discarded → (nothing), after `$1` seconds
-DELETE FROM dead_letter_tasks WHERE state <> 'open' AND decided_at <= dts_now() - make_interval(secs => $1)
+-- replayed | discarded → (nothing): up to `$2`, after `$1` seconds
+WITH due AS MATERIALIZED (
+  SELECT d.id FROM dead_letter_tasks d
+  WHERE d.state <> 'open' AND d.decided_at <= dts_now() - make_interval(secs => $1)
+  ORDER BY d.decided_at
+  LIMIT $2
+), gone AS (
+  DELETE FROM dead_letter_tasks d USING due WHERE d.id = due.id AND d.state <> 'open'
+  RETURNING 1
+)
+SELECT count(*) FROM gone
 
 -- name: forget_deleted_tasks
--- deleted → (nothing): recurring definitions of which no run is left, and the keys that they were created under
-WITH gone AS (
-  DELETE FROM tasks t
-  WHERE t.recurring AND t.deleted_at <= dts_now() - make_interval(secs => $1)
+-- deleted → (nothing): up to `$2` recurring definitions of which no run is left, and the keys that they were created under
+WITH due AS MATERIALIZED (
+  SELECT t.id FROM tasks t
+  WHERE t.recurring AND t.deleted_at IS NOT NULL AND t.deleted_at <= dts_now() - make_interval(secs => $1)
     AND NOT EXISTS (SELECT FROM runs r WHERE r.task_id = t.id)
+  ORDER BY t.deleted_at
+  LIMIT $2
+), gone AS (
+  DELETE FROM tasks t USING due WHERE t.id = due.id AND t.recurring
   RETURNING t.id
+), key AS (
+  DELETE FROM idempotency_keys k USING gone WHERE k.task_id = gone.id AND k.run_id IS NULL
 )
-DELETE FROM idempotency_keys k USING gone WHERE k.task_id = gone.id AND k.run_id IS NULL
+SELECT count(*) FROM gone
 
 -- name: forget_left
 -- kept → (nothing): output, outputs and checkpoints of up to `$1` runs that ended longer ago than their tasks' `retention`;

@@ -142,7 +142,16 @@ UPDATE workflow_runs SET ended = true WHERE run_id = ANY($1::uuid[])
 UPDATE workflow_runs SET ended = false WHERE run_id = $1
 
 -- name: forget_workflow_runs
--- ended → (nothing): whose run the history has forgotten
-DELETE FROM workflow_runs w
-WHERE w.ended AND w.run_id < dts_first_id_at(dts_now() - make_interval(secs => $1))
-  AND NOT EXISTS (SELECT FROM runs r WHERE r.id = w.run_id)
+-- ended → (nothing): up to `$2`, whose runs the history has forgotten, which goes by whole weeks. The newest come first: a
+-- week that had to stay is mostly older than the one that went last, and no batch walks through it
+WITH due AS MATERIALIZED (
+  SELECT w.run_id FROM workflow_runs w
+  WHERE w.ended AND w.run_id < dts_first_id_at(date_trunc('week', dts_now() - make_interval(secs => $1), 'UTC'))
+    AND NOT EXISTS (SELECT FROM runs r WHERE r.id = w.run_id)
+  ORDER BY w.run_id DESC
+  LIMIT $2
+), gone AS (
+  DELETE FROM workflow_runs w USING due WHERE w.run_id = due.run_id AND w.ended
+  RETURNING 1
+)
+SELECT count(*) FROM gone

@@ -93,7 +93,7 @@ async def test_old_fires_are_neither_an_alarm_nor_forgotten_while_their_backfill
     task = await nightly(api)
     await backfill(api, task, 0, 2)
     assert await History(database).uncovered() == []
-    await database.execute("forget_old_fires", 30 * 86400.0)
+    await database.execute("forget_old_fires", 30 * 86400.0, 1000)
     assert [i["result"] for i in (await backfill(api, task, 0, 2))["items"]] == ["exists"] * 3
 
 

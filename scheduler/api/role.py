@@ -6,6 +6,8 @@ bind → wait for the schema → group commit, offers, admission → serve until
 from __future__ import annotations
 
 import socket
+from functools import partial
+from typing import Final
 
 import anyio
 import anyio.abc
@@ -24,6 +26,8 @@ from scheduler.service import Service
 from scheduler.store.database import Database
 from scheduler.store.line import RETRIES
 from scheduler.telemetry import get_logger
+
+_CLOCK_READ_AGAIN: Final = 60.0  # seconds
 
 _log = get_logger("api")
 
@@ -57,6 +61,7 @@ async def serve(  # noqa: PLR0913 - a composition root takes what it composes
         for number in range(settings.submit_connections):
             service.start(f"intake-{number}", context.intake.run)
         context.offers.start(service)
+        service.loop("clock", partial(follow_clock, context))
         service.loop("admission", context.admission.step, wake=context.admission.wake)
         service.loop("namespaces", context.tenancy.step, wake=context.tenancy.wake)
         if context.token_keys is not None:
@@ -71,6 +76,13 @@ async def serve(  # noqa: PLR0913 - a composition root takes what it composes
         task_status.started(port)
         await serve_http(app, listener, settings, stop, certificate)  # type: ignore[arg-type]  # hypercorn's scopes are typed dicts
         await service.drain(settings.drain_timeout)
+
+
+async def follow_clock(context: Context) -> float:
+    """Let ids carry PostgreSQL's time, even if our clock is wrong."""
+    asked = context.clock.now()
+    context.ids.follow(await context.changes.now(), asked=asked)
+    return _CLOCK_READ_AGAIN
 
 
 async def follow_changes(context: Context) -> None:

@@ -125,11 +125,11 @@ class Election:
         _log.info("resigned", epoch=term.epoch, released=released)
 
     async def _stand_by(self) -> float:
-        sent = self._clock.monotonic()
+        asked, sent = self._clock.now(), self._clock.monotonic()
         with answer_within(self._ttl):
             reading, now = await self._terms.read()
         received = self._clock.monotonic()
-        self._ids.database_offset = (now - self._clock.now()).total_seconds()
+        self._ids.follow(now, asked=asked)
         self._health.report("scheduler.term", True, f"standby: epoch {reading.epoch}, held by {reading.holder}")
         left = self._watch.observe(reading, sent=sent, received=received)
         if left > 0:
@@ -163,20 +163,21 @@ class Election:
         return self._renew_every
 
     async def _renew(self, term: Term) -> float:
-        sent = self._clock.monotonic()
+        asked, sent = self._clock.now(), self._clock.monotonic()
         left = term.lease.remaining(sent)
         try:
             with answer_within(max(left, 0)):
                 await reach(Point.TERM_RENEWING, StoreUnavailable)
-                held = await self._terms.renew(term.epoch, self._holder.id)
+                now = await self._terms.renew(term.epoch, self._holder.id)
         except StoreUnavailable as error:
             if term.lease.remaining(self._clock.monotonic()) > 0:
                 self._health.report("scheduler.term", False, f"leading, renewal failed: {error}")
                 return self._ttl / 20
-            held = False
-        if not held:
+            now = None
+        if now is None:
             term.over.set()
             return 0.0
+        self._ids.follow(now, asked=asked)
         term.lease.confirmed(sent=sent)
         self._health.report("scheduler.term", True, f"leading: epoch {term.epoch}")
         if sent - self._lock_kept >= self._keep_lock_every:

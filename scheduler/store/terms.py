@@ -62,9 +62,10 @@ class Terms:
             return None
         return epoch
 
-    async def renew(self, epoch: int, holder: UUID) -> bool:
-        """Return whether the term still is ours, having raised its renewal number."""
-        return await self._database.fetchval("renew_term", epoch, holder) is not None
+    async def renew(self, epoch: int, holder: UUID) -> datetime | None:
+        """Raise the renewal number of our term and return PostgreSQL's time; None if the term is not ours any more."""
+        now: datetime | None = await self._database.fetchval("renew_term", epoch, holder)
+        return now
 
     async def report(self, report: LeaderReport) -> None:
         """Store what the leader says of itself. Raises TermLost once its epoch has ended."""

@@ -17,7 +17,7 @@ RETURNING epoch
 -- led → led: leaves the epoch alone, so it waits for nobody who reads that FOR KEY SHARE
 UPDATE leadership SET renewal = renewal + 1, renewed_at = dts_now()
 WHERE epoch = $1 AND holder = $2
-RETURNING renewal
+RETURNING renewed_at
 
 -- name: report_term
 -- led → led: what the leader says of itself

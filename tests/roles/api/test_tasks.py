@@ -9,12 +9,15 @@ import anyio
 import msgspec
 import pytest
 
+from scheduler.api.role import follow_clock
+from scheduler.domain.clock import SystemClock
 from scheduler.domain.lane import lane_of
 from scheduler.domain.run import Run
+from scheduler.store.database import Database
 from scheduler.store.gates import Gates
 from scheduler.store.reaping import Reaping
 from scheduler.wire.tasks import Task
-from tests.roles.api.support import Client, FakeWorker
+from tests.roles.api.support import Client, FakeWorker, running_api
 from tests.support.rows import IDS, run_row
 
 UNKNOWN = "0190a5c0-0000-7000-8000-000000000000"
@@ -472,3 +475,14 @@ async def test_edits_of_one_task_at_the_same_time_all_count_or_are_refused(api: 
     final = (await api.get(f"/api/tasks/{task['id']}")).json
     assert set(statuses) <= {200, 409}
     assert len(final["env"]) == statuses.count(200) == final["version"] - 1
+
+
+async def test_ids_carry_the_time_of_the_database_when_the_apis_clock_is_wrong(
+    database: Database, redis_url: str
+) -> None:
+    async with running_api(database, redis_url, clock=SystemClock(offset=-86400.0)) as api:
+        await follow_clock(api.context)
+        task = await api.create()
+    async with database.session() as connection:
+        age = await connection.fetchval("SELECT created_at - dts_time_of_id(id) FROM tasks WHERE id = $1", task["id"])
+    assert abs(age.total_seconds()) < 60.0

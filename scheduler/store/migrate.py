@@ -6,6 +6,8 @@ Several processes may start at once: an advisory lock lets one apply while the o
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from scheduler.store.database import Database
 
 _FILE = re.compile(r"(\d{14})_(\w+)\.sql")
 _LOCK = 0x64747320  # "dts "
+_A_DAY = 86400.0  # seconds: the driver has to be told of an end
 _PACKAGED = Path(__file__).parent.parent / "_migrations"
 _CHECKOUT = Path(__file__).parent.parent.parent / "migrations"
 
@@ -59,19 +62,30 @@ async def _applied(connection: Any) -> set[str]:
     return {row["version"] for row in await connection.fetch("SELECT version FROM schema_migrations")}
 
 
+@asynccontextmanager
+async def _unhurried(connection: Any) -> AsyncIterator[None]:
+    """Let no statement of this session be cut short, until it is given back."""
+    await connection.execute("SET statement_timeout = 0; SET lock_timeout = 0")
+    try:
+        yield
+    finally:
+        await connection.execute("RESET statement_timeout; RESET lock_timeout")
+
+
 async def up(database: Database, migrations: list[Migration] | None = None) -> list[Migration]:
-    """Apply what is missing and return it."""
+    """Apply what is missing and return it: however long it takes, and whoever applies something at the moment."""
     done = []
-    async with database.session() as connection:
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK, timeout=300)
+    async with database.session() as connection, _unhurried(connection):
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK, timeout=_A_DAY)
         try:
+            await connection.execute("RESET lock_timeout")  # what migrations wait for stands in the way of others
             await connection.execute("CREATE TABLE IF NOT EXISTS schema_migrations (version varchar(128) PRIMARY KEY)")
             applied = await _applied(connection)
             for migration in migrations if migrations is not None else available():
                 if migration.version in applied:
                     continue
                 async with connection.transaction():
-                    await connection.execute(migration.up, timeout=3600)
+                    await connection.execute(migration.up, timeout=_A_DAY)
                     await connection.execute("INSERT INTO schema_migrations VALUES ($1)", migration.version)
                 done.append(migration)
         finally:

@@ -61,6 +61,27 @@ async def test_a_migration_that_fails_leaves_the_schema_as_it_was(empty_database
     await database.close()
 
 
+async def test_no_statement_of_a_migration_takes_too_long_nor_does_who_waits_for_it(empty_database_url: str) -> None:
+    """Sessions are told to cut statements short after 30 s; here, and waiting for locks, after a third of a second."""
+    slow = [migrate.Migration("20000101000001", "slow", "SELECT pg_sleep(1);")]
+    applied: list[str] = []
+
+    async def start() -> None:
+        database = await Database.connect(
+            empty_database_url, name="starter", max_size=1, statement_timeout=0.3, settings={"lock_timeout": "300"}
+        )
+        applied.extend(migration.version for migration in await migrate.up(database, slow))
+        async with database.session() as connection:
+            for setting in ("statement_timeout", "lock_timeout"):
+                assert await connection.fetchval(f"SHOW {setting}") == "300ms"
+        await database.close()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(2):
+            group.start_soon(start)
+    assert applied == ["20000101000001"]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

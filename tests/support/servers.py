@@ -142,7 +142,7 @@ class Servers:
         self.postgres.start()
         self.valkey.start()
         self.portal.call(self._make_template)
-        self._spare = self.portal.start_task_soon(self._create, TEMPLATE)
+        self._spare = self.portal.start_task_soon(self._create, self.next_name(), TEMPLATE)
 
     def stop(self) -> None:
         self._spare.result()
@@ -166,9 +166,9 @@ class Servers:
         """Yield the URL of a fresh database, with or without the schema."""
         if migrated:
             name = self._spare.result()
-            self._spare = self.portal.start_task_soon(self._create, TEMPLATE)
+            self._spare = self.portal.start_task_soon(self._create, self.next_name(), TEMPLATE)
         else:
-            name = self.portal.call(self._create, "template0")
+            name = self.portal.call(self._create, self.next_name(), "template0")
         try:
             yield self.postgres.url.replace("/dts?", f"/{name}?")
         finally:
@@ -177,8 +177,7 @@ class Servers:
     def redis_url(self, number: int) -> str:
         return self.valkey.url.replace("db=0", f"db={number}")
 
-    async def _create(self, template: str) -> str:
-        name = self.next_name()
+    async def _create(self, name: str, template: str) -> str:
         await self._execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return name
 

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT
 
@@ -137,26 +138,36 @@ async def _stop(process: anyio.abc.Process, command: Command) -> None:
 
 
 class _BoundedLog:
-    """A log file of at most twice `LOG_BYTES`, the older half in `.1`; remembers its last lines."""
+    """A log file of about twice `LOG_BYTES` at most, the older half in `.1`; remembers its last lines.
+
+    It stands where the server's data are: a line for which the disk has no room is dropped, and the server goes on.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lines: deque[str] = deque(maxlen=TAIL_LINES)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
+        self._file: FileIO | None = None
         self.ended = anyio.Event()
 
     def write(self, line: bytes) -> None:
         self._lines.append(line.decode(errors="replace"))
-        if self._file.tell() > LOG_BYTES:
-            self._file.close()
-            self._path.replace(self._path.with_suffix(".log.1"))
-            self._file = self._path.open("ab")
-        self._file.write(line + b"\n")
-        self._file.flush()
+        with contextlib.suppress(OSError):
+            self._with_room().write(line + b"\n")
 
     def tail(self) -> str:
         return "\n".join(self._lines)
 
     def close(self) -> None:
-        self._file.close()
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()
+
+    def _with_room(self) -> FileIO:
+        if self._file is not None and self._file.tell() > LOG_BYTES:
+            self.close()
+            self._path.replace(self._path.with_suffix(".log.1"))
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = FileIO(self._path, "a")
+        return self._file

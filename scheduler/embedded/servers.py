@@ -105,7 +105,7 @@ async def _keep(
     while True:
         try:
             await run(once)
-        except ServerFailed as error:
+        except (ServerFailed, OSError) as error:  # a full disk has no room for what a start writes, for one
             if not once.done:
                 raise
             _log.error("server does not start again", server=name, error=str(error))

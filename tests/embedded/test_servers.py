@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,9 @@ import asyncpg
 import psutil
 import pytest
 import redis.asyncio
+import structlog.testing
 
+from scheduler.embedded import process
 from scheduler.embedded.datadir import DataDir, InUse
 from scheduler.embedded.leftovers import read_pid
 from scheduler.embedded.plan import Plan
@@ -155,6 +158,48 @@ async def test_a_server_that_dies_is_started_again(home: Path) -> None:
         for pid in pids(home):
             os.kill(pid, signal.SIGKILL)
         await until(lambda: recall(plan), 20)
+
+
+async def test_servers_run_on_a_disk_that_has_no_room_for_their_logs(home: Path) -> None:
+    (home / "logs").mkdir()
+    for name in ("postgres", "valkey"):
+        (home / f"logs/{name}.log").symlink_to("/dev/full")
+    async with embedded(home) as plan:
+        before = pids(home)
+        with pytest.raises(asyncpg.UndefinedTableError):  # which is a line in the log
+            await query(plan, "SELECT FROM nowhere")
+        assert await query(plan, "SELECT 1") == 1
+        assert pids(home) == before
+
+
+async def test_a_server_whose_files_cannot_be_made_is_started_when_they_can(home: Path) -> None:
+    async with embedded(home) as plan:
+        await remember(plan)
+        shutil.move(home / "valkey", home / "moved")
+        (home / "valkey").touch()
+        with structlog.testing.capture_logs() as lines:
+            os.kill(int((home / "moved/valkey.pid").read_text()), signal.SIGKILL)
+            await until(lambda: any(line["event"] == "server does not start again" for line in lines))
+        (home / "valkey").unlink()
+        await until(lambda: recall(plan), 20)
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+async def test_a_log_is_bounded_and_goes_on_where_it_cannot_be_moved_aside(
+    home: Path, monkeypatch: pytest.MonkeyPatch, stuck: bool
+) -> None:
+    monkeypatch.setattr(process, "LOG_BYTES", 1000)
+    log, older = home / "x.log", home / "x.log.1"
+    if stuck:
+        older.mkdir()
+    command = process.Command(
+        name="x", argv=["sh", "-c", "echo ready; seq 10000"], account=None, log=log, ready=b"ready", stop=()
+    )
+    assert await process.serve(command) == 0
+    if not stuck:
+        assert log.stat().st_size < 1010
+        assert 1000 < older.stat().st_size < 1010
+        assert log.read_text().endswith("10000\n")
 
 
 @pytest.fixture

@@ -69,6 +69,11 @@ class ServerHandle:
             self._ended.wait()
             self._future = None
 
+    def wait(self) -> None:
+        """Wait until it has ended by itself. Raises what its supervision failed with, if that is what ended it."""
+        self._future.result(20)
+        self._future = None
+
     def kill(self) -> None:
         """End it as a crash would."""
         os.kill(self.pid, signal.SIGKILL)

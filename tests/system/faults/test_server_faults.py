@@ -123,7 +123,8 @@ def test_a_full_disk_of_postgresql_refuses_work_and_loses_none(servers: Servers,
         ballast.unlink()
         try:
             system.sql("SELECT 1")
-        except OSError:
+        except OSError:  # it could not recover before there was room again
+            system.postgres.wait()
             system.postgres.start()
         until_accepted(system)
         system.until_quiet(60)

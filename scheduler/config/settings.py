@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from scheduler.domain.blockers import LEADER_SILENT_AFTER
+
 Seconds = Annotated[float, Meta(ge=0, extra={"unit": "seconds"})]
 Count = Annotated[int, Meta(ge=1)]
 
@@ -92,7 +94,7 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Scheduler(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The role that leads. A leader that has not renewed for `lock_ttl` may be succeeded."""
 
-    lock_ttl: Annotated[float, Meta(ge=1, le=300, extra={"unit": "seconds"})] = 5.0
+    lock_ttl: Annotated[float, Meta(ge=1, le=LEADER_SILENT_AFTER, extra={"unit": "seconds"})] = 5.0
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,7 +12,7 @@ import msgspec
 from scheduler.domain.run import TERMINAL, RunState
 
 LEADER_SILENT_AFTER = 20.0
-"""Seconds without a renewal after which no leader is to be counted on (longer than any term)."""
+"""Seconds without a renewal after which no leader is to be counted on: no longer term can be set."""
 
 BlockerCode = Literal[
     "ended", "running", "dependency", "time", "retry_backoff", "task_paused", "queue_paused", "no_worker", "capacity",

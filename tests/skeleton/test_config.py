@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from scheduler import config
+from scheduler.domain.blockers import LEADER_SILENT_AFTER
 
 
 def load(env: dict[str, str] | None = None, **flags: object) -> config.Config:
@@ -134,6 +135,12 @@ def test_settings_travel_to_another_process_through_its_environment() -> None:
     env = config.to_environment({"worker.queues": ("a", "b"), "api.port": 7, "database.url": "postgresql://x/y"})
     loaded = load(env)
     assert (loaded.worker.queues, loaded.api.port, loaded.database.url) == (("a", "b"), 7, "postgresql://x/y")
+
+
+def test_no_leader_may_be_silent_for_longer_than_one_is_counted_on() -> None:
+    assert load(scheduler__lock_ttl=LEADER_SILENT_AFTER).scheduler.lock_ttl == LEADER_SILENT_AFTER
+    (error,) = errors({"DTS_SCHEDULER__LOCK_TTL": str(LEADER_SILENT_AFTER + 1)})
+    assert "scheduler.lock_ttl" in error
 
 
 def test_the_example_file_states_the_defaults() -> None:

@@ -79,12 +79,13 @@ def _free_port(host: str, port: int) -> int:
 class _Up:
     def __init__(self, plan: Plan, loaded: configuration.Loaded, port: int) -> None:
         config = loaded.config
+        given = loaded.given()
         self._plan = plan
         self._config = config
         self._port = port
         self._settings: dict[str, object] = {
             "auth.development": True,  # it is for this machine, unless told to ask for credentials
-            **loaded.given(),
+            **given,
             "database.url": plan.database_url,
             "redis.url": plan.redis_url,
             "api.port": port,
@@ -93,13 +94,14 @@ class _Up:
             "worker.api_url": config.worker.api_url or f"http://{_bracketed(config.api.host)}:{port}",
             "worker.state_dir": config.worker.state_dir or str(plan.data.worker(config.worker.task_user)),
         }
+        self._files = {name: path for name, path in loaded.files.items() if self._settings[name] == given[name]}
+        if not config.secrets.master_key:
+            self._files["secrets.master_key"] = str(plan.data.master_key())
 
     def run(self) -> int:
-        for short in configuration.SHORT:
-            os.environ.pop(short, None)
-        os.environ.update(configuration.to_environment(self._settings))
-        if not self._config.secrets.master_key:
-            os.environ["DTS_SECRETS__MASTER_KEY_FILE"] = str(self._plan.data.master_key())
+        for variable in configuration.variables(os.environ):
+            del os.environ[variable]
+        os.environ.update(configuration.to_environment(self._settings, self._files))
         early = {f"worker-{n + 1}": self._spawn(f"worker-{n + 1}") for n in range(self._config.up.workers)}
 
         from scheduler.cli.supervise import supervise  # noqa: PLC0415 - the worker starts meanwhile

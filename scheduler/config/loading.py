@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from scheduler.config.addresses import postgres_url, redis_url
 from scheduler.config.settings import CHECKS, SECRETS, SECTIONS, Config, contradictions
-from scheduler.config.sources import Setting, from_credentials, from_environment, from_toml
+from scheduler.config.sources import FILE_VARIABLE, Setting, from_credentials, from_environment, from_toml
 from scheduler.domain.durations import parse_duration
 
 
@@ -26,10 +26,14 @@ class ConfigError(Exception):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A valid configuration, and for each setting that is no default, where it came from."""
+    """A valid configuration, and for each setting that is no default, where it came from.
+
+    `files` are those of secrets that stand in a file of their own.
+    """
 
     config: Config
     sources: dict[str, str]
+    files: dict[str, str]
 
     def given(self) -> dict[str, object]:
         """Return the settings that are no defaults, by `section.key`."""
@@ -47,7 +51,7 @@ def load(
     """Read every source. `flags` maps `section.key` to values (None: not given). Raises ConfigError."""
     env = os.environ if environ is None else environ
     errors: list[str] = []
-    path = file or env.get("DTS_CONFIG")
+    path = file or env.get(FILE_VARIABLE)
     settings: dict[str, Setting] = {}
     if path:
         settings |= from_toml(Path(path), errors)
@@ -67,20 +71,32 @@ def load(
         ),
         redis=msgspec.structs.replace(config.redis, url=redis_url(config.redis.url, config.redis.ca_file)),
     )
-    return Loaded(config, {name: setting.source for name, setting in settings.items()})
+    return Loaded(
+        config,
+        {name: setting.source for name, setting in settings.items()},
+        {name: str(setting.file) for name, setting in settings.items() if setting.file is not None},
+    )
 
 
-def to_environment(values: Mapping[str, object]) -> dict[str, str]:
-    """Return the variables that make `load` in another process see these settings."""
-    return {f"DTS_{name.replace('.', '__').upper()}": _as_text(value) for name, value in values.items()}
+def to_environment(values: Mapping[str, object], files: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables that make `load` in another process see these settings.
+
+    Nothing else may be said there: `variables` finds what is. What `files` names is read from there, whatever `values`
+    holds of it.
+    """
+    files = files or {}
+    plain = {_variable(name): _as_text(value) for name, value in values.items() if name not in files}
+    return plain | {f"{_variable(name)}_FILE": path for name, path in files.items()}
+
+
+def _variable(name: str) -> str:
+    return f"DTS_{name.replace('.', '__').upper()}"
 
 
 def _as_text(value: object) -> str:
-    if isinstance(value, dict):
-        return ",".join(f"{key}={item}" for key, item in value.items())
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, (dict, tuple)):
+        return msgspec.json.encode(value).decode() if value else ""  # what is in it may have commas
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def redact_url(url: str) -> str:
@@ -147,10 +163,12 @@ def _build(settings: Mapping[str, Setting], errors: list[str]) -> Config:
 
 
 def _convert(field: msgspec.structs.FieldInfo, raw: object) -> object:
-    """Return `raw` in the field's type; text is read as the environment and flags write it."""
+    """Return `raw` in the field's type; text is read as the environment and flags write it, `_as_text` among them."""
     if isinstance(raw, str):
         text = raw.strip()
-        if isinstance(field.default, tuple):
+        if text.startswith(('["', '{"')) and (isinstance(field.default, tuple) or field.name == "labels"):
+            raw = msgspec.json.decode(text)
+        elif isinstance(field.default, tuple):
             raw = [part.strip() for part in text.split(",") if part.strip()]
         elif _is_seconds(field):
             raw = parse_duration(float(text) if re.fullmatch(r"[0-9.]+", text) else text)

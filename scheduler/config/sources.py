@@ -10,12 +10,16 @@ import msgspec
 
 from scheduler.config.settings import SECRETS, SECTIONS, SHORT
 
+FILE_VARIABLE = "DTS_CONFIG"
+"""Names the TOML file."""
+
 
 class Setting(msgspec.Struct, frozen=True):
-    """A raw value and where it stood."""
+    """A raw value and where it stood; `file` is what holds a secret that came from a file of its own."""
 
     value: object
     source: str
+    file: Path | None = None
 
 
 def from_toml(path: Path, errors: list[str]) -> dict[str, Setting]:
@@ -68,6 +72,11 @@ def from_environment(env: Mapping[str, str], errors: list[str]) -> dict[str, Set
     return found
 
 
+def variables(env: Mapping[str, str]) -> list[str]:
+    """Return those variables that set something, or say where it is written."""
+    return [variable for variable in env if variable == FILE_VARIABLE or _setting_name(variable)[0] is not None]
+
+
 def _setting_name(variable: str) -> tuple[str | None, bool]:
     """Return the setting that a variable sets, and whether it holds a file's name instead of the value."""
     base = variable.removesuffix("_FILE")
@@ -96,6 +105,6 @@ def from_credentials(env: Mapping[str, str], errors: list[str]) -> dict[str, Set
 
 def _add_file(found: dict[str, Setting], name: str, path: Path, source: str, errors: list[str]) -> None:
     try:
-        found[name] = Setting(path.read_text(encoding="utf-8").strip(), source)
+        found[name] = Setting(path.read_text(encoding="utf-8").strip(), source, path.absolute())
     except (OSError, ValueError) as error:
         errors.append(f"{source}: {error}")

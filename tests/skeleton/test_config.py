@@ -143,6 +143,44 @@ def test_no_leader_may_be_silent_for_longer_than_one_is_counted_on() -> None:
     assert "scheduler.lock_ttl" in error
 
 
+@pytest.mark.parametrize("labels", [{}, {"gpu": "a100,h100", "a,b=c": " x "}, {"zone": "a"}])
+def test_commas_in_lists_and_labels_survive_the_way_to_another_process(labels: dict[str, str]) -> None:
+    env = config.to_environment({"worker.labels": labels, "worker.queues": ("a,b", "c"), "auth.open": ()})
+    loaded = load(env)
+    assert (loaded.worker.labels, loaded.worker.queues, loaded.auth.open) == (labels, ("a,b", "c"), ())
+
+
+def test_text_that_only_begins_as_json_is_an_error() -> None:
+    (error,) = errors({"DTS_WORKER__LABELS": '{"gpu": 1'})
+    assert error.startswith("DTS_WORKER__LABELS: worker.labels: ")
+
+
+def test_a_secret_that_stands_in_a_file_travels_as_the_name_of_that_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("y" * 40 + "\n")
+    (tmp_path / "redis.url").write_text("redis://h\n")
+    monkeypatch.chdir(tmp_path)
+    env = {
+        "PATH": "/bin",
+        "DTS_RUN_ID": "x",
+        "DTS_CONFIG": "other.toml",
+        "DTS_API__PORT": "1",
+        "DTS_DATABASE_URL": "postgresql://a/b",
+        "DTS_AUTH__JWT_SECRET_FILE": "secret",
+        "CREDENTIALS_DIRECTORY": str(tmp_path),
+    }
+    given = {"auth.jwt_issuer": "i", "auth.jwt_audience": "a"}
+    loaded = config.load(given, environ={**env, "DTS_CONFIG": ""})
+    for variable in config.variables(env):
+        del env[variable]
+    assert set(env) == {"PATH", "DTS_RUN_ID", "CREDENTIALS_DIRECTORY"}
+    handed_on = config.to_environment(loaded.given(), loaded.files)
+    assert not any("yyy" in value for value in handed_on.values())
+    monkeypatch.chdir("/")
+    assert load({**env, **handed_on}) == loaded.config
+
+
 def test_the_example_file_states_the_defaults() -> None:
     example = Path(__file__).parents[2] / "conf/dts.toml"
     assert config.load({}, environ={}, file=example).config == config.Config()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import signal
@@ -83,6 +84,24 @@ def test_wrong_settings_are_said_at_once(home: Path) -> None:
         assert up.wait() == 78
         assert "up.workers" in "".join(up.log)
         assert "log.level" in "".join(up.log)
+
+
+def test_roles_get_the_settings_that_it_was_given_and_secrets_stay_in_their_files(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = base64.b64encode(os.urandom(32)).decode()
+    (home / "key").write_text(key)
+    (home / "a.toml").write_text('[worker]\nlabels = {gpu = "a100,h100"}\n')
+    (home / "b.toml").write_text('[worker]\nqueues = ["b"]\n')
+    monkeypatch.setenv("DTS_CONFIG", str(home / "b.toml"))
+    monkeypatch.setenv("DTS_SECRETS__MASTER_KEY_FILE", str(home / "key"))
+    with dts_up(home / "data", "--config", str(home / "a.toml")) as up:
+        assert up.url, "".join(up.log)
+        (worker,) = up.request("GET", "/api/workers").json()["items"]
+        assert (worker["queues"], worker["labels"]["gpu"]) == (["default"], "a100,h100")
+        assert not any(key in value for value in up.role("dts-guard").environ().values())
+        assert not (home / "data/master.key").exists()
+        assert up.request("POST", "/api/secrets", json={"name": "s", "value": "hidden"}).status_code == 201
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
+import anyio.abc
 import msgspec
 
 from scheduler import lifeline, process, telemetry
@@ -40,9 +41,10 @@ class Role(Protocol):
         clock: Clock,
         health: Health,
         stop: anyio.Event,
+        task_status: anyio.abc.TaskStatus[Any],
         **extra: Database,
     ) -> None:
-        """Do the role's work until `stop` is set, then drain."""
+        """Do the role's work until `stop` is set, then drain. `task_status` is told once the role is at work."""
         ...
 
 
@@ -133,11 +135,25 @@ async def _run(wiring: Wiring, name: str, config: Config, stop: anyio.Event) -> 
             return
         broker = Broker.connect(config.redis.url, installation=installation, name=f"dts-{name}", clock=clock)
         stack.push_async_callback(_close, broker)
-        process.notify("READY=1")
         async with Service("process", health=health) as service:
             service.start("broker", broker.run, health)
             service.loop("garbage", garbage.Collection(clock).step)
-            await wiring.run(database=database, broker=broker, clock=clock, health=health, stop=stop, **extra)
+            await wiring.run(
+                database=database,
+                broker=broker,
+                clock=clock,
+                health=health,
+                stop=stop,
+                task_status=_Ready(),
+                **extra,
+            )
+
+
+class _Ready:
+    """A task status that tells whoever supervises this process that the role is at work."""
+
+    def started(self, value: object = None) -> None:  # noqa: ARG002 - a port, or nothing
+        process.notify("READY=1")
 
 
 async def _close(connection: Database | Broker) -> None:

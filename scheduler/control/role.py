@@ -21,6 +21,7 @@ import socket
 from uuid import uuid4
 
 import anyio
+import anyio.abc
 
 from scheduler.broker import Broker
 from scheduler.control.election import CHANNEL, Election, Holder, Term
@@ -46,8 +47,11 @@ async def run(
     health: Health,
     stop: anyio.Event,
     settings: ControlSettings,
+    task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Take part in scheduling until `stop`: stand by, lead when it is our turn, hand over when stopped.
+
+    `task_status.started()` is called once it takes part.
 
     `database` should allow `settings.CONNECTIONS` connections, opened with `leader_settings(settings.lock_ttl)`.
     `broker.run` has to be running, or wake-ups are missed and everything takes until the next poll.
@@ -86,6 +90,7 @@ async def run(
             async with Service("candidate", health=health) as candidate:
                 candidate.loop("observe", observer.step)
                 candidate.loop("elect", election.step, wake=election.wake)
+                task_status.started()
                 await stop.wait()
                 await candidate.drain(settings.lock_ttl)
         finally:

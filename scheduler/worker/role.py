@@ -14,6 +14,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 import anyio
+import anyio.abc
 import msgspec
 
 from scheduler import __version__
@@ -40,7 +41,7 @@ _LAST_TRY = 2.0
 _log = get_logger("worker")
 
 
-async def run(
+async def run(  # noqa: PLR0913 - a composition root takes what it composes
     *,
     database: Database,
     broker: Broker,
@@ -50,8 +51,9 @@ async def run(
     settings: WorkerSettings,
     lease_database: Database | None = None,
     prepare: Callable[[WorkerSettings, Clock], Machine] = Machine.prepare,
+    task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Execute runs until `stop` is set, then drain.
+    """Execute runs until `stop` is set, then drain. `task_status.started()` is called once it is registered.
 
     `lease_database` holds a connection for the lease alone; `prepare` makes what commands are executed with.
     """
@@ -73,6 +75,8 @@ async def run(
                 sent = await _register(registration, worker, before, machine, clock, health, stop)
                 if sent is None:
                     return
+                if before is None:
+                    task_status.started()
                 before = worker.id
                 _log.info("registered", worker_id=str(worker.id), slots=worker.slots, queues=list(worker.queues))
                 incarnation = Incarnation(

@@ -78,13 +78,7 @@ def judge_postgres(facts: PostgresFacts) -> Iterator[Check]:
     yield _check(
         "postgresql", "version", major >= OLDEST_POSTGRES, f"PostgreSQL {major}", f"use {OLDEST_POSTGRES} or newer"
     )
-    yield _check(
-        "postgresql",
-        "primary",
-        not facts.standby and facts.settings.get("default_transaction_read_only") != "on",
-        "is a standby or read-only" if facts.standby else "takes writes",
-        "point database.url at the primary; target_session_attrs=read-write finds it among several hosts",
-    )
+    yield _judge_place(facts)
     for setting in ("fsync", "full_page_writes", "autovacuum"):
         value = facts.settings.get(setting, "unknown")
         yield _check("postgresql", setting, value == "on", f"{setting} = {value}", f"ALTER SYSTEM SET {setting} = on")
@@ -105,16 +99,17 @@ def judge_postgres(facts: PostgresFacts) -> Iterator[Check]:
         f"ALTER SYSTEM SET max_connections = 200, and restart: each role has a pool ({_CONNECTIONS} at least)",
         otherwise="note",
     )
-    timeout = int(facts.settings.get("statement_timeout", "0"))
-    yield _check(
-        "postgresql",
-        "statement_timeout",
-        timeout == 0 or timeout >= 30_000,
-        f"statement_timeout = {timeout} ms",
-        "ALTER ROLE … SET statement_timeout = 0: the roles bound their statements themselves",
-        otherwise="note",
-    )
     yield judge_clock("postgresql", facts.apart, facts.doubt)
+
+
+def _judge_place(facts: PostgresFacts) -> Check:
+    if facts.standby:
+        fix = "point database.url at the primary; target_session_attrs=read-write finds it among several hosts"
+        return _check("postgresql", "primary", False, "is a standby", fix)
+    value = facts.settings.get("default_transaction_read_only", "unknown")
+    says = "takes no writes: default_transaction_read_only = on" if value == "on" else "takes writes"
+    fix = "ALTER SYSTEM, or ALTER DATABASE … or ROLE …, SET default_transaction_read_only = off"
+    return _check("postgresql", "primary", value != "on", says, fix)
 
 
 def judge_redis(facts: RedisFacts) -> Iterator[Check]:

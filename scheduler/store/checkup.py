@@ -14,7 +14,6 @@ _SETTINGS: Final = (
     "fsync",
     "full_page_writes",
     "max_connections",
-    "statement_timeout",
     "synchronous_commit",
 )
 

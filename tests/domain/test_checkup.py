@@ -11,7 +11,6 @@ SETTINGS = {
     "fsync": "on",
     "full_page_writes": "on",
     "max_connections": "100",
-    "statement_timeout": "0",
     "synchronous_commit": "on",
 }
 POSTGRES = PostgresFacts(version=170002, settings=SETTINGS, standby=False, connections=3, apart=0.0, doubt=0.001)
@@ -40,7 +39,6 @@ def test_a_good_server_and_machine_have_nothing_to_mend() -> None:
         ("synchronous_commit", "remote_apply", "ok"),
         ("autovacuum", "off", "wrong"),
         ("max_connections", "20", "note"),
-        ("statement_timeout", "500", "note"),
     ],
 )
 def test_settings_that_lose_work_are_wrong(setting: str, value: str, verdict: str) -> None:
@@ -53,6 +51,15 @@ def test_settings_that_lose_work_are_wrong(setting: str, value: str, verdict: st
 def test_old_servers_and_standbys_are_wrong() -> None:
     found = judge_postgres(replace(POSTGRES, version=140010, standby=True))
     assert [check.name for check in found if check.verdict == "wrong"] == ["version", "primary"]
+
+
+def test_a_server_that_refuses_writes_is_not_said_to_take_them() -> None:
+    for facts in (
+        replace(POSTGRES, standby=True),
+        replace(POSTGRES, settings={**SETTINGS, "default_transaction_read_only": "on"}),
+    ):
+        (check,) = [check for check in judge_postgres(facts) if check.name == "primary"]
+        assert (check.verdict, "takes writes" in check.says) == ("wrong", False)
 
 
 def test_a_clock_is_judged_no_more_precisely_than_it_was_read() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from scheduler.cli import exits
+from scheduler.cli.connection import failure
 from scheduler.cli.processes import load
 
 if TYPE_CHECKING:
@@ -14,12 +14,23 @@ if TYPE_CHECKING:
 
 
 def with_database(
-    name: str, config: str | None, database_url: str | None, work: Callable[[Database], Awaitable[int]]
+    name: str,
+    config: str | None,
+    database_url: str | None,
+    work: Callable[[Database], Awaitable[int]],
+    *,
+    schema: bool = True,
+    enough: str = "",
 ) -> int:
-    """Run `work` on the database of the configuration, as the client `name`; return its exit code."""
+    """Run `work` on the database of the configuration, as the client `name`, and return its exit code.
+
+    Unless it can do without, the `schema` has to be complete. `enough` is a role that has all rights which it needs,
+    beside the owner of the tables.
+    """
     import anyio  # noqa: PLC0415
     from asyncpg import InsufficientPrivilegeError  # noqa: PLC0415
 
+    from scheduler.store import migrate  # noqa: PLC0415
     from scheduler.store.database import Database, StoreUnavailable  # noqa: PLC0415
 
     loaded = load({"config": config, "database.url": database_url})
@@ -27,21 +38,22 @@ def with_database(
         return exits.CONFIG
     url = loaded.config.database.url
     if not url:
-        sys.stderr.write("dts: no database: give --database-url or DTS_DATABASE_URL\n")
-        return exits.CONFIG
+        raise failure("no database: give --database-url or DTS_DATABASE_URL", exits.CONFIG)
 
     async def main() -> int:
+        database = await Database.connect(url, name=name, max_size=2)
         try:
-            database = await Database.connect(url, name=name, max_size=2)
-        except StoreUnavailable as error:
-            sys.stderr.write(f"dts: {error}\n")
-            return exits.UNAVAILABLE
-        try:
+            if schema and not await migrate.is_current(database):
+                why = "the database lacks migrations that this release needs: run dts migrate up"
+                raise failure(why, exits.RETRY)
             return await work(database)
-        except InsufficientPrivilegeError as error:
-            sys.stderr.write(f"dts: {error}: connect as the owner of the tables (dts_migrate), or as dts_scheduler\n")
-            return exits.FAILURE
         finally:
             await database.close()
 
-    return anyio.run(main)
+    try:
+        return anyio.run(main)
+    except StoreUnavailable as error:
+        raise failure(str(error), exits.UNAVAILABLE) from None
+    except InsufficientPrivilegeError as error:
+        others = f", or as {enough}" if enough else ""
+        raise failure(f"{error}: connect as the owner of the tables (dts_migrate){others}") from None

@@ -40,7 +40,13 @@ def doctor(
     directories and cgroups, and with `--invariants` the promises. Exit 1 if anything is wrong, 69 if a server is away.
     """
     if invariants:
-        return with_database("dts doctor", config, database_url, lambda db: _invariants(db, newest, json=json))
+        return with_database(
+            "dts doctor",
+            config,
+            database_url,
+            lambda database: _invariants(database, newest, json=json),
+            enough="dts_scheduler",
+        )
     import anyio  # noqa: PLC0415 - not needed for help
 
     loaded = load({"config": config, "database.url": database_url, "redis.url": redis_url})

@@ -116,12 +116,9 @@ def revoke(
 
 
 async def _make(database: Database, remote: Remote, out: Path | None, *, lifetime: float | None, **fields: Any) -> int:
-    from scheduler.store import migrate  # noqa: PLC0415 - not needed for help
-    from scheduler.store.audit import Entry, write_audit  # noqa: PLC0415
+    from scheduler.store.audit import Entry, write_audit  # noqa: PLC0415 - not needed for help
     from scheduler.store.keys import Keys  # noqa: PLC0415
 
-    if not await migrate.is_current(database):
-        raise failure("the database lacks migrations that this release needs: run dts migrate up", exits.RETRY)
     now: datetime = await database.fetchval("database_now")
     expires_at = None if lifetime is None else now + timedelta(seconds=lifetime)
     async with database.transaction() as executor:

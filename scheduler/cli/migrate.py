@@ -36,7 +36,7 @@ def up(*, json: JSON = False, config: Config = None, database_url: DatabaseUrl =
             say("nothing to do")
         return exits.OK
 
-    return with_database("dts migrate", config, database_url, apply)
+    return with_database("dts migrate", config, database_url, apply, schema=False)
 
 
 @app.command
@@ -61,4 +61,4 @@ def status(
         Output(json=json).rows(known, columns)
         return exits.OK if all(migration.applied for migration in known) else exits.FAILURE
 
-    return with_database("dts migrate", config, database_url, show)
+    return with_database("dts migrate", config, database_url, show, schema=False)

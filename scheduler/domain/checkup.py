@@ -63,7 +63,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 def server_away(area: str, why: str) -> Check:
     """Say that a server does not answer."""
-    fix = "start it, or mend its address; everything else about it is unknown"
+    fix = "start it, or mend its address or login; everything else about it is unknown"
     return Check(area=area, name="reachable", verdict="wrong", says=why, fix=fix)
 
 

@@ -37,6 +37,7 @@ _AWAY = (
     asyncpg.InsufficientResourcesError,  # no disk, no memory, no connections left: somebody has to make room
     asyncpg.InvalidCatalogNameError,  # the database is not created yet
     asyncpg.ReadOnlySQLTransactionError,  # a failover has not come to its end, or the disk is full
+    asyncpg.InvalidAuthorizationSpecificationError,  # nor the login, or it is refused for now: its password changes
 )
 _MISUSE = (asyncpg.exceptions.DataError, asyncpg.exceptions.QueryCanceledError)
 

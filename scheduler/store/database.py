@@ -36,8 +36,8 @@ _AWAY = (
     asyncpg.OperatorInterventionError,  # the server is starting, stopping, or ended our session
     asyncpg.InsufficientResourcesError,  # no disk, no memory, no connections left: somebody has to make room
     asyncpg.InvalidCatalogNameError,  # the database is not created yet
-    asyncpg.ReadOnlySQLTransactionError,  # a failover has not come to its end, or the disk is full
     asyncpg.InvalidAuthorizationSpecificationError,  # nor the login, or it is refused for now: its password changes
+    asyncpg.ReadOnlySQLTransactionError,  # a failover has not come to its end, or the disk is full
 )
 _MISUSE = (asyncpg.exceptions.DataError, asyncpg.exceptions.QueryCanceledError)
 

@@ -48,8 +48,8 @@ async def test_a_bomb_is_unpacked_no_further_than_a_body_may_be_long(strict: Cli
     ("raw", "coding", "status"),
     [
         (b"no gzip", "gzip", 400),
-        (gzip.compress(b'{"name": "a"}')[:-4], "gzip", 400),
-        (gzip.compress(b"{}") + gzip.compress(b"{}"), "gzip", 400),
+        (gzip.compress(b'{"name": "a"}', mtime=0)[:-4], "gzip", 400),
+        (gzip.compress(b"{}", mtime=0) + gzip.compress(b"{}", mtime=0), "gzip", 400),
         (zlib.compress(b"{}"), "deflate", 415),
         (b"{}", "gzip, gzip", 415),
         (msgspec.json.encode(BODY), "identity", 201),

@@ -53,6 +53,8 @@ def cases() -> Iterator[object]:
 def test_between_any_two_steps(system: Cluster, stamps: Stamps, timings: Timings, point: Point, action: Action) -> None:
     runs = system.submit_many(4, command=stamps.command(0.3))
     stamps.until_begun(runs[:1])
+    if point == Point.INTAKE_FORCING:  # only a run that is queued at once gets there: its lane has to be open
+        until_sync(lambda: system.submit()["last_run"]["state"] == "queued", 15, "the lane to open")
     traps = [Trap(member, point, action) for member in victims(system, point)]
     with in_force(*traps):
         provoke(system, point)

@@ -30,8 +30,11 @@ Refused, or what was waited for failed; waiting for a run exits with the code of
 .B 2
 The command line is wrong; nothing was sent.
 .TP
+.B 3
+A worker was drained and has left: what watches over it does not start another one.
+.TP
 .B 69
-A server that is needed does not answer.
+A server that is needed does not answer, or PostgreSQL refuses the login.
 .TP
 .B 75
 Not now: try again later.

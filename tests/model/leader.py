@@ -146,7 +146,7 @@ class Reap:
             return WAIT
         transaction.runs.update(row["run_id"] for row in rows)
         self.lost = [row["run_id"] for row in rows]
-        return [row | {"run_id": self.model.uuids[number]} for number, row in enumerate(rows)]
+        return [row | {"run_id": self.model.uuids[number], "rules": None} for number, row in enumerate(rows)]
 
     def _write_losses(self, _transaction: Transaction, _worker: Any, runs: Any, *columns: Any) -> list[Any]:
         names = ("state", "reason", "losses", "suspect", "retry_in")

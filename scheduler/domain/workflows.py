@@ -153,11 +153,14 @@ def outcome(
 ) -> tuple[RunState, str | None]:
     """Return what a workflow run has come to, and why, when all its tasks have ended.
 
-    It failed if a task failed, or was cancelled, and no other task was there to run for that.
+    It failed if a task failed, or was cancelled, and no other task was there to run for that; or if a task was skipped
+    though all that it waited for has come: another run of an upstream, after a retry, came to another end.
     """
     handled = {edge.upstream for own in edges for edge in own if edge.condition in ("failure", "completion")}
     for n, (name, state) in enumerate(zip(names, states, strict=True)):
-        if state in ("failed", "dead_letter", "cancelled") and not (n in handled and state != "cancelled"):
+        unhandled = state == "cancelled" or (state in ("failed", "dead_letter") and n not in handled)
+        missed = state == "skipped" and all(holds(edge.condition, states[edge.upstream]) for edge in edges[n])
+        if unhandled or missed:
             return "failed", f"task_{state}:{name}"
     return "completed", None
 

@@ -71,6 +71,18 @@ def test_a_failure_that_another_task_is_there_for_does_not_fail_the_run() -> Non
     assert outcome(["a", "mend", "next"], ["failed", "failed", "skipped"], edges) == ("failed", "task_failed:mend")
 
 
+@pytest.mark.parametrize(
+    ("states", "missed"),
+    [(["completed", "completed", "skipped"], "c"), (["completed", "skipped", "skipped"], "b"), (["skipped"] * 3, "a")],
+)
+def test_a_task_that_was_skipped_though_all_it_waited_for_came_fails_the_run_so_that_a_rerun_runs_it(
+    states: Any, missed: str
+) -> None:
+    edges = edges_of(LINE)
+    assert outcome(["a", "b", "c"], states, edges) == ("failed", f"task_skipped:{missed}")
+    assert "abc".index(missed) in to_rerun(states, edges)
+
+
 def test_a_rerun_leaves_out_what_completed_and_what_can_still_not_run() -> None:
     assert to_rerun(["completed", "failed", "skipped"], edges_of(LINE)) == {1, 2}
     assert to_rerun(["completed"] * 3, edges_of(LINE)) == set()

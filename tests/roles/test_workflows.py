@@ -116,6 +116,19 @@ async def test_a_failed_run_is_run_again_from_where_it_failed(world: World) -> N
     assert (await world.api.post(f"/api/workflow-runs/{run['id']}/rerun")).json["code"] == "nothing_to_rerun"
 
 
+async def test_what_a_retry_alone_leaves_skipped_is_run_by_a_rerun(world: World) -> None:
+    await world.create()
+    run = await world.end(await world.end(await world.start(), "a"), "b", "failed")
+    await world.api.post("/api/runs/retry", {"state": "failed"})
+    await world.go_on()
+    run = await world.end(run, "b")
+    assert states(run) == {"a": "completed", "b": "completed", "c": "skipped"}
+    assert (run["state"], run["reason"]) == ("failed", "task_skipped:c")
+    assert (await world.api.post(f"/api/workflow-runs/{run['id']}/rerun")).status == 200
+    await world.go_on()
+    assert (await world.end(run, "c"))["state"] == "completed"
+
+
 async def test_a_run_keeps_the_version_that_it_began_with(world: World) -> None:
     workflow = await world.create()
     run = await world.start()

@@ -105,7 +105,7 @@ def blockers(facts: Facts) -> list[Blocker]:
 def _held_up(facts: Facts) -> Iterator[Blocker]:
     if facts.held:
         yield Blocker(code="task_paused", detail="its task is paused")
-    if facts.queue_paused:
+    if facts.queue_paused and not facts.carrier:
         yield Blocker(code="queue_paused", detail=f"the queue {facts.queue!r} is paused", key=facts.queue)
     for d in facts.dependencies:
         what = f"run {d.run_id}" if d.run_id else f"the fire at {d.fire}"

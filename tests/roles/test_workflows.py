@@ -246,6 +246,14 @@ async def test_explain_names_the_tasks_that_a_workflow_run_waits_for(world: Worl
     assert [b["code"] for b in blockers] == ["dependency"] * 3
 
 
+async def test_explain_names_no_queue_for_a_run_of_a_workflow_which_is_never_queued(world: World) -> None:
+    await world.create()
+    await world.api.post("/api/queues/default/pause")
+    run = (await world.api.post("/api/workflows/w/runs")).json
+    blockers = (await world.api.get(f"/api/runs/{run['id']}/explain")).json["blockers"]
+    assert [b["code"] for b in blockers] == ["promotion"]
+
+
 async def test_a_workflow_that_loses_its_schedule_records_what_had_come_due_of_it(
     world: World, database: Database
 ) -> None:

@@ -53,7 +53,7 @@ async def get_task(api: Context, request: Request) -> Reply:
 
 
 async def pause_task(api: Context, request: Request) -> Reply:
-    """Stop a task's fires and hold its waiting runs; executing ones go on."""
+    """Stop a task's fires and hold its waiting runs; executing ones, and those of a workflow that have begun, go on."""
     return await _switch(api, request, paused=True)
 
 

@@ -236,6 +236,7 @@ class Tasks:
         """Stop a locked task's fires and hold its waiting runs; False if it was paused already."""
         if await executor.fetchval("pause_task", task_id, actor) is None:
             return False
+        await executor.execute("lock_runs_to_unfold", task_id)
         await executor.fetch("hold_runs", task_id)
         return True
 

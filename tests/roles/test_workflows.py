@@ -239,6 +239,33 @@ async def test_a_change_that_waits_for_another_one_is_judged_by_what_that_has_le
     assert (await world.api.get("/api/workflows/w")).json["version"] == 2
 
 
+async def test_a_run_that_has_begun_ends_while_its_workflow_is_paused_and_another_is_held(world: World) -> None:
+    workflow = await world.create(overlap="allow_all")
+    run = await world.start()
+    waiting = (await world.api.post("/api/workflows/w/runs")).json
+    assert (await world.api.post(f"/api/tasks/{workflow['task_id']}/pause")).status == 200
+    for name in ("a", "b", "c"):
+        run = await world.end(run, name)
+    assert run["state"] == "completed"
+    assert (await world.run(waiting["id"]))["nodes"] == []
+    assert states(await world.start()).keys() == set("abc"), "what is started by hand does not wait for the pause"
+    assert (await world.api.post(f"/api/tasks/{workflow['task_id']}/resume")).status == 200
+    await world.go_on()
+    assert states(await world.run(waiting["id"])).keys() == set("abc")
+
+
+async def test_a_pause_sees_the_run_that_was_unfolded_while_it_waited(world: World) -> None:
+    workflow = await world.create()
+    run = (await world.api.post("/api/workflows/w/runs")).json
+    async with anyio.create_task_group() as group, world.database.transaction() as executor:
+        assert await executor.fetchrow("lock_workflow_run", UUID(run["id"]))
+        await executor.target.execute("UPDATE workflow_runs SET unfolded_at = dts_now()")
+        group.start_soon(world.api.post, f"/api/tasks/{workflow['task_id']}/pause")
+        await until(lambda: waiting_for_locks(world.database))
+    async with world.database.session() as connection:
+        assert not await connection.fetchval("SELECT held FROM runs WHERE id = $1", UUID(run["id"]))
+
+
 async def test_explain_names_the_tasks_that_a_workflow_run_waits_for(world: World) -> None:
     await world.create()
     run = await world.start()

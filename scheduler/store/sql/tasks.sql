@@ -225,11 +225,19 @@ RETURNING r.id
 -- not paused → paused: no more fires
 UPDATE tasks SET paused = true, updated_at = dts_now(), updated_by = $2 WHERE id = $1 AND NOT paused RETURNING id
 
+-- name: lock_runs_to_unfold
+-- keeps the waiting runs of a workflow from being unfolded until the transaction ends: what comes next sees which have been
+SELECT r.id FROM runs r
+WHERE r.task_id = $1 AND r.state = 'pending' AND EXISTS (SELECT FROM workflows w WHERE w.task_id = $1)
+FOR UPDATE OF r
+
 -- name: hold_runs
--- queued → pending: waiting runs of a paused task are held, whether they were queued or not
+-- queued → pending: waiting runs of a paused task are held, whether they were queued or not; those of a workflow that have
+-- unfolded go on, as executing ones do
 UPDATE runs r
 SET state = 'pending', held = true, queued_at = NULL, dispatch_seq = r.dispatch_seq + 1, version = r.version + 1
 WHERE r.task_id = $1 AND r.state IN ('pending', 'queued') AND NOT r.held
+  AND NOT EXISTS (SELECT FROM workflow_runs w WHERE w.run_id = r.id AND w.unfolded_at IS NOT NULL)
 RETURNING r.id
 
 -- name: resume_task

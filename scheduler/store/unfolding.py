@@ -60,17 +60,19 @@ class Unfolding:
 
     async def abandoned(self, epoch: int, limit: int) -> tuple[int, list[tuple[UUID, UUID]]]:
         """Cancel what still lives of workflow runs that were ended; return how many, and (run, worker) to be told."""
-        rows = await self._database.fetch("abandoned_workflow_runs", limit)
+        found = [row["run_id"] for row in await self._database.fetch("abandoned_workflow_runs", limit)]
         requested: list[tuple[UUID, UUID]] = []
-        if rows:
+        if found:
             async with fenced(self._database, epoch) as executor:
+                await executor.execute("lock_abandoned_runs", found)  # somebody may have let some run again
+                rows = await executor.fetch("left_of_abandoned_runs", found)
                 for row in rows:
                     if row["live"]:
                         done = await executor.fetch("cancel_runs", sorted(row["live"]), row["namespace"], [], _REASON)
                         requested += [(r["run_id"], r["worker_id"]) for r in done if r["kind"] == "requested"]
                         await settle_onward(executor, done, ())
                 await executor.execute("close_workflow_runs", [row["run_id"] for row in rows])
-        return len(rows), requested
+        return len(found), requested
 
     def _tasks(self, spec: WorkflowSpec, parameters: dict[str, str], run: Any) -> list[NewTask]:
         ids = self._ids.take(2 * len(spec.tasks))

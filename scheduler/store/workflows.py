@@ -96,7 +96,6 @@ class Workflows:
             rows.append((run_id, position, nodes[n].task_id, nodes[n].run_id, None, "completion", "waiting"))
         await write_edges(executor, rows)
         await executor.execute("await_runs", list(unmet), list(unmet.values()))
-        await executor.execute("reopen_workflow_run", run_id)
 
 
 def _workflow(row: Any) -> Workflow:

@@ -16,6 +16,7 @@ from scheduler.control.unfold import Unfolder
 from scheduler.domain.clock import SystemClock
 from scheduler.domain.task import decode_spec
 from scheduler.store.database import Database
+from scheduler.store.runs import Runs
 from scheduler.store.schedules import Schedules
 from scheduler.store.tasks import Tasks
 from scheduler.store.unfolding import Unfolding
@@ -175,6 +176,36 @@ async def test_cancelling_a_run_ends_its_tasks_whether_by_its_own_name_or_as_a_r
     assert (await world.api.post(f"/api/runs/{other['id']}/cancel")).status == 200
     await world.go_on()
     assert set(states(await world.run(other["id"])).values()) <= {"cancelled", "skipped"}
+
+
+async def test_a_run_that_was_ended_and_lives_again_ends_its_tasks_with_it(world: World) -> None:
+    await world.create()
+    run = (await world.api.post("/api/workflows/w/runs")).json
+    assert (await world.api.post(f"/api/runs/{run['id']}/cancel")).status == 200
+    await world.go_on()
+    assert (await world.api.post(f"/api/runs/{run['id']}/retry")).status == 200
+    await world.go_on()
+    assert states(await world.run(run["id"])) == {"a": "queued", "b": "pending", "c": "pending"}
+    assert (await world.api.post(f"/api/runs/{run['id']}/cancel")).status == 200
+    await world.go_on()
+    assert set(states(await world.run(run["id"])).values()) <= {"cancelled", "skipped"}
+
+
+async def test_what_is_let_run_again_while_the_leader_finds_it_ended_goes_on(world: World, database: Database) -> None:
+    await world.create()
+    run = await world.start()
+    run_id, runs = UUID(run["id"]), Runs(database)
+    assert (await world.api.post(f"/api/runs/{run_id}/cancel")).status == 200
+    async with anyio.create_task_group() as group, database.transaction() as executor:
+        await runs.lock(executor, "default", run_id)
+        group.start_soon(world.go_on)
+        await until(lambda: waiting_for_locks(database))
+        revivable = await runs.revivable(executor, "default", [run_id])
+        assert await runs.revive(executor, "default", [(run_id, revivable[run_id].spec)], "somebody") == [run_id]
+    assert states(await world.run(run["id"])) == {"a": "queued", "b": "pending", "c": "pending"}
+    for name in ("a", "b", "c"):
+        run = await world.end(run, name)
+    assert run["state"] == "completed"
 
 
 async def test_names_are_unique_among_workflows_and_recurring_tasks_and_carriers_are_changed_with_their_workflow(

@@ -122,7 +122,8 @@ ORDER BY t.id
 FOR KEY SHARE OF t
 
 -- name: revive
--- failed | cancelled | skipped | dead_letter → pending, with fresh budgets; its dead letter is replayed
+-- failed | cancelled | skipped | dead_letter → pending, with fresh budgets; its dead letter is replayed, and a workflow run
+-- is open again: should it be ended, its tasks are too
 WITH revived AS (
   UPDATE runs r
   SET state = 'pending', reason = NULL, run_at = dts_now(), finished_at = NULL, queued_at = NULL,
@@ -145,6 +146,8 @@ WITH revived AS (
 ), released AS (
   -- Conditions that it did not wait for to the end must not be counted down any more.
   UPDATE run_dependencies d SET state = 'impossible' FROM revived WHERE d.run_id = revived.id AND d.state = 'waiting'
+), reopened AS (
+  UPDATE workflow_runs w SET ended = false FROM revived WHERE w.run_id = revived.id AND w.ended
 )
 SELECT id FROM revived
 

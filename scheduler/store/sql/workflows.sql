@@ -123,23 +123,31 @@ WITH lanes_open AS (
 SELECT kind, run_id, state, lane, priority, run_at, seq, traceparent FROM settled
 
 -- name: abandoned_workflow_runs
--- reads workflow runs that were ended from outside, and their tasks' live runs
+-- reads workflow runs that were ended from outside
+SELECT w.run_id
+FROM workflow_runs w
+LEFT JOIN runs r ON r.id = w.run_id
+WHERE NOT w.ended AND coalesce(r.state IN ('completed', 'failed', 'cancelled', 'skipped', 'dead_letter'), true)
+LIMIT $1
+
+-- name: lock_abandoned_runs
+-- keeps runs of carriers from being revived until the transaction ends
+SELECT r.id FROM runs r WHERE r.id = ANY($1::uuid[]) ORDER BY r.id FOR UPDATE
+
+-- name: left_of_abandoned_runs
+-- reads of which of these workflow runs the end still stands, and their tasks' live runs
 SELECT w.run_id, w.namespace, ARRAY(
   SELECT n.node_run_id FROM workflow_nodes n JOIN runs live ON live.id = n.node_run_id
   WHERE n.run_id = w.run_id AND live.state IN ('pending', 'queued', 'running')
 ) AS live
 FROM workflow_runs w
 LEFT JOIN runs r ON r.id = w.run_id
-WHERE NOT w.ended AND coalesce(r.state IN ('completed', 'failed', 'cancelled', 'skipped', 'dead_letter'), true)
-LIMIT $1
+WHERE w.run_id = ANY($1::uuid[])
+  AND coalesce(r.state IN ('completed', 'failed', 'cancelled', 'skipped', 'dead_letter'), true)
 
 -- name: close_workflow_runs
 -- open → ended
 UPDATE workflow_runs SET ended = true WHERE run_id = ANY($1::uuid[])
-
--- name: reopen_workflow_run
--- ended → open: some of its tasks run again
-UPDATE workflow_runs SET ended = false WHERE run_id = $1
 
 -- name: forget_workflow_runs
 -- ended → (nothing): up to `$2`, whose runs the history has forgotten, which goes by whole weeks. The newest come first: a

@@ -26,7 +26,7 @@ from scheduler.api.runs import named_run
 from scheduler.api.triggers import start_run
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.domain.schedule import EVENT_NAME
-from scheduler.domain.workflows import EXECUTOR
+from scheduler.domain.workflows import EXECUTOR, check_start
 from scheduler.store.database import Executor
 from scheduler.store.events import Subscriber
 from scheduler.wire.events import BegunRun, PublishedEvent
@@ -90,6 +90,13 @@ async def _begin(
     if workflow is None or not isinstance(payload, Mapping):
         return
     given = {key: payload[key] for key in workflow.parameters if isinstance(payload.get(key), str)}
+    try:
+        check_start(workflow, given)
+    except InvalidInput as error:
+        of_workflow = f"the parameters of the workflow {workflow.name!r}"
+        raise InvalidInput(
+            [FieldError("", f"{of_workflow}: {complaint.detail}") for complaint in error.errors]
+        ) from error
     await api.workflows.begin(executor, run_id, subscriber.task_id, given)
 
 

@@ -14,10 +14,9 @@ from scheduler.api.responses import Reply, answer, location
 from scheduler.api.routing import PAGED, Query, Route
 from scheduler.api.triggers import start_run
 from scheduler.api.workflows import find_workflow
-from scheduler.domain.complaints import Complaints
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput
 from scheduler.domain.run import LIVE, TERMINAL, RunState
-from scheduler.domain.workflows import check_parameters, edges_of, to_rerun
+from scheduler.domain.workflows import check_start, edges_of, to_rerun
 from scheduler.store.database import Executor
 from scheduler.wire.runs import Cancelled
 from scheduler.wire.workflows import WorkflowRunDetail, WorkflowStart
@@ -40,9 +39,7 @@ async def start_workflow(api: Context, request: Request) -> Reply:
                 for name in unknown
             ]
         )
-    complaints = Complaints("")
-    check_parameters(wanted.parameters, complaints)
-    complaints.raise_any()
+    check_start(workflow, wanted.parameters)
 
     async def begin(executor: Executor, run_id: UUID) -> None:
         await api.workflows.begin(executor, run_id, workflow.task_id, wanted.parameters)

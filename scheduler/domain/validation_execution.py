@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import structs
@@ -33,9 +34,10 @@ _NO_LIMITS = Limits()
 
 def check_execution(spec: TaskSpec, found: Complaints, changes: dict[str, Any]) -> None:
     """Complain about what cannot be executed; put fields that have a normal form into `changes`."""
-    size = _command(spec.command, found)
+    _command(spec.command, found)
     if spec.env:
-        size += _environment(spec.env, found)
+        _environment(spec.env, found)
+    size = size_of(spec)
     if size > LONGEST_COMMAND:
         found.add("command", f"command and environment have {size} bytes: {LONGEST_COMMAND} at most")
     if spec.kill_signal != "TERM":
@@ -54,43 +56,57 @@ def check_execution(spec: TaskSpec, found: Complaints, changes: dict[str, Any]) 
         found.text("stdin", spec.stdin, text.storable)
 
 
-def _command(command: list[str] | str, found: Complaints) -> int:
-    """Return the command's size in bytes."""
+def size_of(spec: TaskSpec) -> int:
+    """Return how many bytes command and environment have together, as the system counts them."""
+    arguments = [spec.command] if isinstance(spec.command, str) else spec.command
+    return sum(text.byte_length(argument) + 1 for argument in arguments) + environment_size(spec.env)
+
+
+def environment_size(env: Mapping[str, str | SecretRef]) -> int:
+    """Return how many bytes the variables have whose values are known."""
+    return sum(
+        text.byte_length(name) + text.byte_length(value) + 2 for name, value in env.items() if isinstance(value, str)
+    )
+
+
+def check_not_reserved(name: str, place: str, found: Complaints) -> None:
+    """Complain about a variable that the scheduler sets itself."""
+    if name.startswith("DTS_") or name in _RESERVED:
+        found.add(place, f"{quoted(name)} is set by the scheduler itself: choose another name")
+
+
+def _command(command: list[str] | str, found: Complaints) -> None:
     if isinstance(command, str):
         if not command.strip():
             found.add("command", "is empty: write a command line for /bin/sh, or a list of a program and its arguments")
-        return _argument(command, "command", found)
+        _argument(command, "command", found)
+        return
     if not command or not command[0]:
         found.add("command" if not command else "command/0", "is empty: a list begins with the program to execute")
-    return sum(_argument(argument, f"command/{i}", found) for i, argument in enumerate(command))
+    for i, argument in enumerate(command):
+        _argument(argument, f"command/{i}", found)
 
 
-def _argument(argument: str, place: str, found: Complaints) -> int:
+def _argument(argument: str, place: str, found: Complaints) -> None:
     found.text(place, argument, text.storable)
     size = text.byte_length(argument)
     if size > LONGEST_ARGUMENT:
         found.add(place, f"has {size} bytes: one argument has {LONGEST_ARGUMENT} at most")
-    return size + 1
 
 
-def _environment(env: dict[str, str | SecretRef], found: Complaints) -> int:
-    """Return the environment's size in bytes."""
-    size = 0
+def _environment(env: Mapping[str, str | SecretRef], found: Complaints) -> None:
     for name, value in env.items():
         place = f"env/{step(name)}"
         if not name or "=" in name:
             found.add(place, "is no name of a variable: one or more characters, without '='")
         else:
             found.text(place, name, text.label)
-        if name.startswith("DTS_") or name in _RESERVED:
-            found.add(place, f"{quoted(name)} is set by the scheduler itself: choose another name")
+        check_not_reserved(name, place, found)
         if isinstance(value, str):
             found.text(place, value, text.storable)
-            length = text.byte_length(name) + text.byte_length(value) + 2
-            if length > LONGEST_ARGUMENT + 1:
-                found.add(place, f"has {length - 1} bytes with its name: {LONGEST_ARGUMENT} at most")
-            size += length
-    return size
+            length = text.byte_length(name) + text.byte_length(value) + 1
+            if length > LONGEST_ARGUMENT:
+                found.add(place, f"has {length} bytes with its name: {LONGEST_ARGUMENT} at most")
 
 
 def _signal(name: str, place: str, found: Complaints) -> str:

@@ -16,17 +16,21 @@ import msgspec
 from msgspec import Meta, structs
 
 from scheduler.domain import text
-from scheduler.domain.complaints import Complaints
+from scheduler.domain.complaints import Complaints, quoted
 from scheduler.domain.dependencies import resolve_batch
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.domain.run import TERMINAL, RunState
 from scheduler.domain.task import Body, Catchup, Condition, Duration, Moment, Name, TaskSpec
 from scheduler.domain.validation import normalise
+from scheduler.domain.validation_execution import LONGEST_COMMAND, check_not_reserved, environment_size, size_of
 
 EXECUTOR = "workflow"
 """The executor of carriers. No worker offers it, so no lane of it is ever read, and the promoter leaves them alone."""
 
 MOST_TASKS = 1000
+
+LARGEST_PARAMETERS = 64 * 1024
+"""Bytes of all parameters with their names: the leader writes them as often as the workflow has tasks."""
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OF_THE_WORKFLOW = ("schedule", "run_at", "delay", "starts_at", "ends_at", "idempotency_key")
@@ -49,7 +53,8 @@ Parameters = Annotated[dict[str, str], Meta(max_length=100)]
 class WorkflowSpec(Body, frozen=True, kw_only=True):
     """A workflow's definition. `parameters` are environment variables of every task, with their defaults.
 
-    The tasks depend on each other by name, and on nothing else; when they run is the workflow's to say.
+    They have 64 KiB at most, all together and with their names. The tasks depend on each other by name, and on nothing
+    else; when they run is the workflow's to say.
     """
 
     name: Name
@@ -90,7 +95,8 @@ def normalised(spec: WorkflowSpec, now: datetime) -> WorkflowSpec:
     found.text("name", spec.name, text.label)
     if "/" in spec.name:
         found.add("name", "holds a slash: workflows are addressed by name")
-    check_parameters(spec.parameters, found)
+    _check_parameters(spec.parameters, found)
+    _check_size(spec.tasks, spec.parameters, found)
     tasks: list[TaskSpec] = []
     errors: list[FieldError] = []
     for n, task in enumerate(spec.tasks):
@@ -116,12 +122,41 @@ def normalised(spec: WorkflowSpec, now: datetime) -> WorkflowSpec:
     return structs.replace(spec, tasks=tasks, **{field: getattr(timing, field) for field in _TIMING})
 
 
-def check_parameters(parameters: Mapping[str, str], found: Complaints) -> None:
+def check_start(spec: WorkflowSpec, given: Mapping[str, str]) -> None:
+    """Raise InvalidInput if a run cannot begin with these values of parameters in place of their defaults."""
+    found = Complaints("")
+    _check_parameters(given, found)
+    _check_size(spec.tasks, {**spec.parameters, **given}, found)
+    found.raise_any()
+
+
+def check_unfolding(spec: WorkflowSpec, parameters: Mapping[str, str]) -> None:
+    """Raise InvalidInput if a run has more than any that is begun can have: one of an older release may."""
+    size = len(spec.tasks) * environment_size(parameters)
+    if size > MOST_TASKS * LARGEST_PARAMETERS:
+        raise InvalidInput([FieldError("/parameters", f"have {size} bytes in all tasks together: they are too large")])
+
+
+def _check_parameters(parameters: Mapping[str, str], found: Complaints) -> None:
     """Complain about parameters that cannot be environment variables."""
     for name, value in parameters.items():
-        if not _ENV_NAME.fullmatch(name) or name.startswith("DTS_"):
-            found.add("parameters", f"{name[:60]!r} is no name for a variable: write letters, digits, '_'; not DTS_…")
+        if not _ENV_NAME.fullmatch(name):
+            found.add("parameters", f"{quoted(name)} is no name for a variable: write letters, digits, '_'")
+        check_not_reserved(name, "parameters", found)
         found.text("parameters", value, text.storable)
+
+
+def _check_size(tasks: Sequence[TaskSpec], parameters: Mapping[str, str], found: Complaints) -> None:
+    """Complain about parameters that are too large, or are so for one of the tasks beside its own environment."""
+    size = environment_size(parameters)
+    if size > LARGEST_PARAMETERS:
+        found.add("parameters", f"have {size} bytes with their names: {LARGEST_PARAMETERS} at most")
+    elif size:
+        for task in tasks:
+            of_task = size_of(node_spec(task, parameters))
+            if size_of(task) <= LONGEST_COMMAND < of_task:
+                what = f"the command and environment of {quoted(task.name)}"
+                found.add("parameters", f"{what} have {of_task} bytes with them: {LONGEST_COMMAND} at most")
 
 
 def edges_of(spec: WorkflowSpec) -> list[list[Edge]]:

@@ -7,7 +7,18 @@ import pytest
 
 from scheduler.domain.errors import InvalidInput
 from scheduler.domain.task import Dependency, TaskSpec
-from scheduler.domain.workflows import WorkflowSpec, carrier_of, edges_of, node_spec, normalised, outcome, to_rerun
+from scheduler.domain.workflows import (
+    LARGEST_PARAMETERS,
+    WorkflowSpec,
+    carrier_of,
+    check_start,
+    check_unfolding,
+    edges_of,
+    node_spec,
+    normalised,
+    outcome,
+    to_rerun,
+)
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
@@ -20,6 +31,7 @@ def workflow(*tasks: TaskSpec, **fields: Any) -> WorkflowSpec:
     return WorkflowSpec(name="w", tasks=list(tasks), **fields)
 
 
+LARGE = {"X": "x" * (LARGEST_PARAMETERS - 10)}
 LINE = workflow(task("a"), task("b", "a"), task("c", "b"))
 
 
@@ -35,6 +47,9 @@ LINE = workflow(task("a"), task("b", "a"), task("c", "b"))
         (workflow(task("a"), timezone="Mars"), "/timezone"),
         (workflow(task("a"), parameters={"a b": "x"}), "/parameters"),
         (workflow(task("a"), parameters={"DTS_RUN_ID": "x"}), "/parameters"),
+        (workflow(task("a"), parameters={"TRACEPARENT": "x"}), "/parameters"),
+        (workflow(task("a"), parameters={"X": "x" * LARGEST_PARAMETERS}), "/parameters"),
+        (workflow(task("a", env={f"E{n}": "x" * 100_000 for n in range(10)}), parameters=LARGE), "/parameters"),
         (WorkflowSpec(name="a/b", tasks=[task("a")]), "/name"),
     ],
 )
@@ -50,6 +65,21 @@ def test_the_carrier_has_the_schedule_and_the_tasks_have_the_parameters() -> Non
     assert (carrier.name, carrier.schedule, carrier.jitter, carrier.executor) == ("w", "@daily", 300.0, "workflow")
     assert spec.tasks[0].timeout == 120.0
     assert node_spec(task("a", env={"Y": "own"}), {"X": "1", "Y": "2"}).env == {"X": "1", "Y": "own"}
+
+
+def test_a_run_begins_only_with_what_fits_into_its_tasks_beside_the_defaults_that_it_leaves() -> None:
+    spec = normalised(workflow(task("a"), parameters={**LARGE, "Y": ""}), NOW)
+    check_start(spec, {"X": "", "Y": LARGE["X"]})
+    for given in ({"Y": "a little more"}, {"X": LARGE["X"] * 2}):
+        with pytest.raises(InvalidInput, match="bytes"):
+            check_start(spec, given)
+
+
+def test_what_an_older_release_let_begin_is_unfolded_unless_the_leader_could_not_bear_it() -> None:
+    tasks = [task(f"t{n}") for n in range(1000)]
+    check_unfolding(workflow(*tasks[:3]), {"TRACEPARENT": "x" * 1_000_000})
+    with pytest.raises(InvalidInput):
+        check_unfolding(workflow(*tasks), {"X": "x" * 1_000_000})
 
 
 @pytest.mark.parametrize(

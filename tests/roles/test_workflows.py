@@ -208,6 +208,26 @@ async def test_what_is_let_run_again_while_the_leader_finds_it_ended_goes_on(wor
     assert run["state"] == "completed"
 
 
+@pytest.mark.parametrize("parameters", [{"X": "x" * 200_000}, {"TRACEPARENT": "00-1"}], ids=["large", "reserved"])
+async def test_parameters_that_no_task_can_have_are_refused_wherever_they_are_given(
+    world: World, parameters: dict[str, str]
+) -> None:
+    body = {"name": "w", "tasks": LINE, "parameters": parameters}
+    assert (await world.api.post("/api/workflows", body)).pointers == ["/parameters"]
+    await world.create(parameters={"X": ""}, schedule="@event built")
+    refused = await world.api.post("/api/workflows/w/runs", {"parameters": parameters})
+    assert (refused.status, refused.pointers) == (422, ["/parameters"])
+
+
+async def test_an_event_that_is_too_large_for_the_parameters_of_a_workflow_is_refused(world: World) -> None:
+    await world.create(parameters={"X": ""}, schedule="@event built")
+    refused = await world.api.post("/api/events/built", {"X": "x" * 200_000})
+    assert refused.status == 422
+    assert "'w'" in refused.json["errors"][0]["detail"]
+    assert (await world.api.get("/api/events")).json["items"] == []
+    assert len((await world.api.post("/api/events/built", {"Y": "x" * 200_000})).json["runs"]) == 1
+
+
 async def test_names_are_unique_among_workflows_and_recurring_tasks_and_carriers_are_changed_with_their_workflow(
     world: World,
 ) -> None:

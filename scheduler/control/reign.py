@@ -16,7 +16,7 @@ from scheduler.control.reconcile import Reconciler
 from scheduler.control.report import Reporter
 from scheduler.control.retain import Keeper
 from scheduler.control.seal import Sealer
-from scheduler.control.unfold import Unfolder
+from scheduler.control.unfold import WORKFLOWS, Unfolder
 from scheduler.service import Service, Wake
 from scheduler.store.audit import Audit
 from scheduler.store.database import Database
@@ -83,7 +83,7 @@ class Reign:
                 if term.planned:
                     await duties.drain(leading.settings.drain)
         finally:
-            for name in (*names, SCHEDULES):
+            for name in (*names, SCHEDULES, WORKFLOWS):
                 leading.health.forget(name)
             term.handed_over.set()
 

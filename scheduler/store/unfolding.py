@@ -13,7 +13,7 @@ import msgspec
 
 from scheduler.domain.ids import IdSource
 from scheduler.domain.task import encode_spec
-from scheduler.domain.workflows import WorkflowSpec, decode_workflow, edges_of, node_spec, outcome
+from scheduler.domain.workflows import WorkflowSpec, check_unfolding, decode_workflow, edges_of, node_spec, outcome
 from scheduler.store.database import Database, Executor
 from scheduler.store.edges import write_edges
 from scheduler.store.execution import settle_onward
@@ -33,12 +33,15 @@ class Unfolding:
         self._ids = ids
         self._intake = Intake(database)
 
-    async def due(self, limit: int) -> list[UUID]:
-        """Return runs of carriers that can go on."""
-        return [row["id"] for row in await self._database.fetch("due_workflow_runs", limit)]
+    async def due(self, limit: int, without: Sequence[UUID]) -> list[UUID]:
+        """Return runs of carriers that can go on, without some that are left for later."""
+        return [row["id"] for row in await self._database.fetch("due_workflow_runs", limit, without)]
 
     async def go_on(self, epoch: int, run_id: UUID) -> bool:
-        """Unfold a run, or conclude it if its tasks have ended; False if it was changed meanwhile."""
+        """Unfold a run, or conclude it if its tasks have ended; False if it was changed meanwhile.
+
+        Whatever else is raised than of `StoreUnavailable` and `TermLost` is about this run alone.
+        """
         async with fenced(self._database, epoch) as executor:
             run = await executor.fetchrow("lock_workflow_run", run_id)
             if run is None:
@@ -54,7 +57,9 @@ class Unfolding:
             if begun["unfolded"]:
                 await self._conclude(executor, run_id, spec)
                 return True
-            tasks = self._tasks(spec, _parameters(begun["parameters"]), run)
+            parameters = _parameters(begun["parameters"])
+            check_unfolding(spec, parameters)
+            tasks = self._tasks(spec, parameters, run)
             await self._unfold(executor, run_id, spec, tasks)
             return True
 

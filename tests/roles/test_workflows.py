@@ -12,7 +12,7 @@ import pytest
 from scheduler.broker import Broker
 from scheduler.control.fire import Firer
 from scheduler.control.promote import Promoter
-from scheduler.control.unfold import Unfolder
+from scheduler.control.unfold import WORKFLOWS, Stuck, Unfolder
 from scheduler.domain.clock import SystemClock
 from scheduler.domain.task import decode_spec
 from scheduler.store.database import Database
@@ -41,6 +41,7 @@ class World:
         at_work = leading(database, broker, epoch, poll=60.0)
         self.fire = Firer(at_work, Schedules(database)).step
         self.promote = Promoter(at_work).step
+        self.health = at_work.health
         self._unfold = Unfolder(at_work, Unfolding(database, IDS)).step
 
     async def go_on(self) -> None:
@@ -226,6 +227,47 @@ async def test_an_event_that_is_too_large_for_the_parameters_of_a_workflow_is_re
     assert "'w'" in refused.json["errors"][0]["detail"]
     assert (await world.api.get("/api/events")).json["items"] == []
     assert len((await world.api.post("/api/events/built", {"Y": "x" * 200_000})).json["runs"]) == 1
+
+
+@pytest.mark.parametrize(
+    "poison",
+    ["spec = '{}'", """parameters = jsonb_build_object('X', repeat('x', 30000000))"""],
+    ids=["unreadable", "unbearable"],
+)
+async def test_a_run_that_cannot_go_on_stops_no_other_and_goes_on_once_it_can(world: World, poison: str) -> None:
+    await world.create(overlap="allow_all")
+    stuck, sane = [(await world.api.post("/api/workflows/w/runs")).json for _ in range(2)]
+    async with world.database.session() as connection:
+        kept = await connection.fetchrow("SELECT spec, parameters FROM workflow_runs LIMIT 1")
+        await connection.execute(f"UPDATE workflow_runs SET {poison} WHERE run_id = $1", UUID(stuck["id"]))
+    await world.go_on()
+    assert states(await world.run(sane["id"])) == {"a": "queued", "b": "pending", "c": "pending"}
+    assert (await world.run(stuck["id"]))["nodes"] == []
+    part = world.health.snapshot()[WORKFLOWS]
+    assert not part.ok
+    assert stuck["id"] in part.detail
+    async with world.database.session() as connection:
+        await connection.execute(
+            "UPDATE workflow_runs SET spec = $2, parameters = $3 WHERE run_id = $1", UUID(stuck["id"]), *kept
+        )
+
+    async def goes_on() -> bool:
+        await world.go_on()
+        return states(await world.run(stuck["id"])).keys() == set("abc")
+
+    await until(goes_on)
+    assert world.health.snapshot()[WORKFLOWS].ok
+
+
+def test_a_run_that_cannot_go_on_is_left_for_longer_and_longer_and_forgotten_once_it_has_ended() -> None:
+    stuck, run = Stuck(), UUID(int=1)
+    for now, left_for in ((0.0, 1.0), (1.0, 2.0), (3.0, 4.0), (7.0, 8.0)):
+        stuck.note(run, now)
+        assert (stuck.left(now + left_for - 0.1), stuck.left(now + left_for)) == ([run], [])
+    stuck.forget(14.0, [])
+    assert stuck.summary()
+    stuck.forget(15.0, [])
+    assert not stuck.summary()
 
 
 async def test_names_are_unique_among_workflows_and_recurring_tasks_and_carriers_are_changed_with_their_workflow(

@@ -67,7 +67,8 @@ WHERE n.run_id = $1
 ORDER BY n.position
 
 -- name: due_workflow_runs
--- reads runs of carriers that are due and that nothing blocks: those to unfold, and those whose tasks have all ended
+-- reads runs of carriers that are due and that nothing blocks, but for `$2`: those to unfold, and those whose tasks have all
+-- ended
 SELECT r.id
 FROM lanes l
 CROSS JOIN generate_series(0, 9) AS p(priority)
@@ -75,6 +76,7 @@ CROSS JOIN LATERAL (
   SELECT r.id FROM runs r
   WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NULL
     AND r.lane = l.lane AND r.priority = p.priority AND r.run_at <= (SELECT dts_now())
+    AND r.id <> ALL ($2::uuid[])
   ORDER BY r.run_at, r.id
   LIMIT $1
 ) AS r

@@ -39,7 +39,10 @@ class Events:
         )
 
     async def subscribers(self, executor: Executor, namespace: str, name: str) -> list[Subscriber]:
-        """Return the tasks that an event of this name starts, in the order in which to lock them. None is paused."""
+        """Return the tasks that an event of this name starts, which stay as they are until the transaction ends.
+
+        None is paused.
+        """
         rows = await executor.fetch("event_subscribers", namespace, on_event(name))
         return [Subscriber(row["id"], row["name"], decode_spec(row["spec"])) for row in rows]
 

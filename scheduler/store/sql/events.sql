@@ -10,11 +10,13 @@ INSERT INTO events (id, namespace, name, payload, published_at, published_by) VA
 RETURNING published_at
 
 -- name: event_subscribers
--- reads the tasks whose schedule is an event, in the order in which they are to be locked
+-- reads the tasks whose schedule is an event, in the order of their ids, and keeps them as they are until the transaction
+-- ends; of those that somebody changes meanwhile, it is what they become that counts
 SELECT t.id, t.name, t.spec FROM tasks_recurring t
 WHERE t.namespace = $1 AND t.spec ->> 'schedule' = $2 AND t.spec ->> 'schedule' LIKE '@event %'
   AND t.deleted_at IS NULL AND NOT t.paused
 ORDER BY t.id
+FOR UPDATE
 
 -- name: insert_event_runs
 -- (nothing) → noted: which runs began because of an event

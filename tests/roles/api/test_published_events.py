@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
+import anyio
 import pytest
 
 from scheduler.api.settings import ApiSettings
 from scheduler.store.database import Database
+from scheduler.store.tasks import Tasks
 from tests.roles.api.access_support import Closed
 from tests.roles.api.support import Client, running_api
+from tests.support.locks import waiting_for_locks
+from tests.support.waiting import until
 
 
 async def subscribe(api: Any, name: str, event: str = "built", **fields: Any) -> Any:
@@ -58,6 +63,25 @@ async def test_who_is_paused_or_out_of_time_or_deleted_is_not_started(api: Clien
     await api.post(f"/api/tasks/{paused['id']}/resume")
     (begun,) = (await api.post("/api/events/built")).json["runs"]
     assert begun["task_id"] == paused["id"]
+
+
+@pytest.mark.parametrize("change", ["deleted_at = dts_now()", "paused = true"])
+async def test_an_event_that_meets_the_end_of_one_task_starts_the_others(
+    api: Client, database: Database, change: str
+) -> None:
+    first, second = await subscribe(api, "first"), await subscribe(api, "second")
+    said = []
+
+    async def publish() -> None:
+        said.append(await api.post("/api/events/built"))
+
+    async with anyio.create_task_group() as group, database.transaction() as executor:
+        assert await Tasks(database).lock(executor, "default", UUID(second["id"]))
+        group.start_soon(publish)
+        await until(lambda: waiting_for_locks(database))
+        await executor.target.execute(f"UPDATE tasks SET {change} WHERE id = $1", UUID(second["id"]))
+    assert [answer.status for answer in said] == [201]
+    assert [run["task_id"] for run in said[0].json["runs"]] == [first["id"]]
 
 
 async def test_when_one_of_them_cannot_be_taken_none_is_and_nothing_is_left(database: Database, redis_url: str) -> None:

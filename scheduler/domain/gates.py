@@ -84,10 +84,12 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
     `active`: queued and running runs of each concurrency key. `used`: places of each rate that starts in its time, and
     runs that are queued to start, have taken. `served`: queued and running runs of each fairness key. `queued`: runs
-    with a fairness key that stand queued in each lane and priority.
+    with a fairness key that stand queued in each lane and priority. `yielding`: the active runs of each concurrency key
+    for which runs may be cancelled, without those that were asked to end.
     """
 
     active: Mapping[Key, int]
+    yielding: Mapping[Key, Sequence[UUID]]
     used: Mapping[Rate, int]
     served: Mapping[Key, int]
     queued: Mapping[tuple[str, int], int]
@@ -96,13 +98,13 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of waiting runs.
 
-    `admitted` are to be queued, in this order; `cancelled` end at once: no place was free. `make_way`: so many active
-    runs of a key, the oldest, have to end for those that wait. `crowded`: a fair window is full; some may wait for it.
+    `admitted` are to be queued, in this order; `cancelled` end at once: no place was free. `make_way`: the active runs
+    of a key that have to end for those that wait. `crowded`: a fair window is full; some may wait for it.
     """
 
     admitted: list[Waiting]
     cancelled: list[Waiting]
-    make_way: dict[Key, int]
+    make_way: dict[Key, list[UUID]]
     crowded: bool
 
 
@@ -147,6 +149,7 @@ class _Decision:
     def __init__(self, gates: Mapping[str, Gate], standing: Standing, rooms: Mapping[tuple[str, int], int]) -> None:
         self._gates = gates
         self._active = dict(standing.active)
+        self._yielding = standing.yielding
         self._used = dict(standing.used)
         self._served = defaultdict(int, standing.served)
         self._queued = defaultdict(int, standing.queued)
@@ -214,10 +217,10 @@ class _Decision:
             return True
         return gate.rate is not None and self._used.get(gate.rate, gate.rate[2]) >= gate.rate[2]
 
-    def _conflicts(self, refused: Sequence[Waiting]) -> tuple[list[Waiting], dict[Key, int]]:
+    def _conflicts(self, refused: Sequence[Waiting]) -> tuple[list[Waiting], dict[Key, list[UUID]]]:
         """Say who gives way where a key is full and its rule is not to wait."""
         cancelled: list[Waiting] = []
-        newest: dict[Key, list[Waiting]] = defaultdict(list)
+        urging: dict[Key, list[Waiting]] = defaultdict(list)
         most: dict[Key, int] = {}
         for run in refused:
             gate = self._gates[run.gate]
@@ -228,14 +231,19 @@ class _Decision:
             if gate.on_conflict == "cancel_newest":
                 cancelled.append(run)
             else:
-                newest[gate.concurrency].append(run)
+                urging[gate.concurrency].append(run)
                 most[gate.concurrency] = min(gate.max_runs, most.get(gate.concurrency, gate.max_runs))
-        make_way: dict[Key, int] = {}
-        for key, runs in newest.items():
-            runs.sort(key=lambda run: run.id)
-            cancelled += runs[: -most[key]]  # of those that wait, too, only the newest are wanted
-            make_way[key] = self._active[key] + min(len(runs), most[key]) - most[key]
+        make_way: dict[Key, list[UUID]] = {}
+        for key, runs in urging.items():
+            # Only the newest of all are wanted: one that waits for its retry is older than what began meanwhile.
+            active = {*self._yielding.get(key, ()), *(r.id for r in self._admitted if self._key(r) == key)}
+            newest = set(heapq.nlargest(most[key], active | {run.id for run in runs}))
+            cancelled += sorted((run for run in runs if run.id not in newest), key=lambda run: run.id)
+            make_way[key] = sorted(active - newest)
         return cancelled, make_way
+
+    def _key(self, run: Waiting) -> Key | None:
+        return self._gates[run.gate].concurrency
 
 
 def _seconds(duration: float | str) -> float:

@@ -79,7 +79,7 @@ class Concurrency(Body, frozen=True, kw_only=True):
     """At most `max_runs` runs that share `key` in a namespace are queued or running at once.
 
     Beyond that a run waits (`queue`), is cancelled (`cancel_newest`), or takes the place of the oldest, which are
-    cancelled (`cancel_running`).
+    cancelled (`cancel_running`); one that is itself the oldest, as a retry may be, is cancelled.
     """
 
     key: Name

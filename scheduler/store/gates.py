@@ -107,10 +107,20 @@ async def ensure_gates(executor: Executor, gates: Iterable[Gate]) -> None:
 async def _standing(executor: Executor, waiting: Sequence[WaitingGate], rates: dict[Rate, RateUse]) -> Standing:
     return Standing(
         active=await _counts(executor, "count_active", _distinct(w.gate.concurrency for w in waiting)),
+        yielding=await _yielding(
+            executor, _distinct(w.gate.concurrency for w in waiting if w.gate.on_conflict == "cancel_running")
+        ),
         used={rate: use.used for rate, use in rates.items()},
         served=await _counts(executor, "count_served", _distinct(w.gate.fairness for w in waiting)),
         queued=await _queued(executor, {w.lane for w in waiting if w.gate.fairness is not None}),
     )
+
+
+async def _yielding(executor: Executor, keys: Sequence[Key]) -> dict[Key, list[UUID]]:
+    if not keys:
+        return {}
+    rows = await executor.fetch("yielding_runs", [key[0] for key in keys], [key[1] for key in keys])
+    return {(row["namespace"], row["key"]): row["runs"] for row in rows}
 
 
 async def _queued(executor: Executor, lanes: set[str]) -> dict[tuple[str, int], int]:
@@ -160,10 +170,8 @@ async def _give_way(
     losers: dict[str, set[UUID]] = {}
     for run in verdicts.cancelled:
         losers.setdefault(gates[run.gate].namespace, set()).add(run.id)
-    for (namespace, key), count in verdicts.make_way.items():
-        for row in await executor.fetch("oldest_active", namespace, key, count):
-            if not row["cancel_requested"]:
-                losers.setdefault(namespace, set()).add(row["id"])
+    for (namespace, _), run_ids in verdicts.make_way.items():
+        losers.setdefault(namespace, set()).update(run_ids)
     rows = []
     for namespace in sorted(losers):
         rows += await executor.fetch("cancel_runs", sorted(losers[namespace]), namespace, [], _REASON)

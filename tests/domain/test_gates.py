@@ -34,12 +34,23 @@ def decide(runs: list[Waiting], *gates: Gate, rooms: Mapping[tuple[str, int], in
     zero: dict[str, Any] = {
         "active": {g.concurrency: 0 for g in gates if g.concurrency},
         "used": {g.rate: 0 for g in gates if g.rate},
+        "yielding": {},
         "served": {},
         "queued": {},
     }
     for name, given in counts.items():
         zero[name] = {**zero[name], **given}
     return admit(runs, {g.gate: g for g in gates}, Standing(**zero), rooms)
+
+
+def replace(runs: list[Waiting], rule: Gate, *active: int) -> Verdicts:
+    """Decide where these are active."""
+    key = ("default", "k")
+    return decide(runs, rule, active={key: len(active)}, yielding={key: [UUID(int=n) for n in active]})
+
+
+def making_way(verdicts: Verdicts) -> list[int]:
+    return [run_id.int for run_id in verdicts.make_way[("default", "k")]]
 
 
 def numbers(runs: list[Waiting]) -> list[int]:
@@ -119,10 +130,26 @@ def test_a_run_that_waits_for_something_else_than_its_key_is_not_cancelled() -> 
 
 def test_the_oldest_make_way_for_the_newest_where_the_rule_says_so() -> None:
     rule = limited(most=2, on_conflict="cancel_running")
-    one = decide([waiting(7)], rule, active={("default", "k"): 2})
-    assert (numbers(one.admitted), numbers(one.cancelled), one.make_way) == ([], [], {("default", "k"): 1})
-    many = decide([waiting(n) for n in (5, 6, 7)], rule, active={("default", "k"): 2})
-    assert (numbers(many.cancelled), many.make_way) == ([5], {("default", "k"): 2})
+    one = replace([waiting(7)], rule, 2, 3)
+    assert (numbers(one.admitted), numbers(one.cancelled), making_way(one)) == ([], [], [2])
+    many = replace([waiting(n) for n in (5, 6, 7)], rule, 2, 3)
+    assert (numbers(many.cancelled), making_way(many)) == ([5], [2, 3])
+
+
+def test_an_older_run_that_comes_back_never_ends_a_newer_one() -> None:
+    rule = limited(most=2, on_conflict="cancel_running")
+    oldest = replace([waiting(1)], rule, 2, 3)
+    assert (numbers(oldest.cancelled), making_way(oldest)) == ([1], [])
+    between = replace([waiting(2), waiting(4)], rule, 1, 3)
+    assert (numbers(between.cancelled), making_way(between)) == ([2], [1])
+    admitted = decide([waiting(1), waiting(2)], limited(on_conflict="cancel_running"))
+    assert (numbers(admitted.admitted), numbers(admitted.cancelled), making_way(admitted)) == ([1], [], [1])
+
+
+def test_who_was_asked_to_end_gives_way_already() -> None:
+    rule = limited(most=2, on_conflict="cancel_running")
+    verdicts = decide([waiting(7)], rule, active={("default", "k"): 2}, yielding={("default", "k"): [UUID(int=2)]})
+    assert (numbers(verdicts.cancelled), making_way(verdicts)) == ([], [])
 
 
 def test_the_key_with_the_fewest_runs_under_way_has_its_turn() -> None:

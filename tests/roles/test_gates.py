@@ -161,6 +161,26 @@ async def test_the_newest_is_cancelled_or_the_oldest_gives_way_as_the_rule_says(
         assert await states(database, give + new) == ["cancelled", "queued"]
 
 
+async def test_the_retry_of_an_old_run_does_not_end_the_newer_one_that_replaces_it(
+    database: Database, promoter: Promoter
+) -> None:
+    async with bench(database) as made:
+        (old,) = await create(made, 1, **one(1, "cancel_running"))
+        await promoter.step()
+        failed = outcome(await claim(made, old), "pending", attempt_outcome="failed", retry_in=3600.0)
+        await made.executions.finish(failed)
+        (new,) = await create(made, 1, **one(1, "cancel_running"))
+        await promoter.step()
+        await claim(made, new)
+        async with database.session() as connection:
+            await connection.execute("UPDATE runs SET run_at = dts_now() WHERE id = $1", old)
+        await promoter.step()
+        assert await states(database, [old, new]) == ["cancelled", "running"]
+        assert await reasons(database, [old]) == ["concurrency"]
+        async with database.session() as connection:
+            assert not await connection.fetchval("SELECT cancel_requested FROM runs WHERE id = $1", new)
+
+
 async def test_no_more_start_in_the_time_of_a_rate_than_it_says_retries_included(
     database: Database, promoter: Promoter
 ) -> None:

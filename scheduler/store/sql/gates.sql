@@ -34,6 +34,15 @@ SELECT k.namespace, k.key, (
 )::integer AS n
 FROM unnest($1::text[], $2::text[]) AS k(namespace, key)
 
+-- name: yielding_runs
+-- reads the queued or running runs of each concurrency key, without those that were asked to end
+SELECT k.namespace, k.key, ARRAY(
+  SELECT r.id FROM gates g JOIN runs r ON r.gate = g.gate
+  WHERE g.namespace = k.namespace AND g.concurrency_key = k.key AND r.gate IS NOT NULL AND r.state IN ('queued', 'running')
+    AND NOT r.cancel_requested
+) AS runs
+FROM unnest($1::text[], $2::text[]) AS k(namespace, key)
+
 -- name: count_served
 -- reads how many runs of each fairness key are queued or running
 SELECT k.namespace, k.key, (
@@ -103,11 +112,3 @@ SET state = 'queued', dispatch_seq = r.dispatch_seq + 1, queued_at = dts_now(), 
 FROM unnest($1::uuid[]) AS a(id)
 WHERE r.id = a.id AND r.state = 'pending' AND r.unmet = 0 AND NOT r.held
 RETURNING r.id AS run_id, r.lane, r.priority, r.run_at, r.dispatch_seq AS seq, r.traceparent
-
--- name: oldest_active
--- reads the oldest queued or running runs of a concurrency key
-SELECT r.id, r.worker_id, r.cancel_requested
-FROM gates g JOIN runs r ON r.gate = g.gate
-WHERE g.namespace = $1 AND g.concurrency_key = $2 AND r.gate IS NOT NULL AND r.state IN ('queued', 'running')
-ORDER BY r.id
-LIMIT $3

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
-from collections.abc import AsyncIterator, Iterator
+import os
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,26 @@ from scheduler.worker.hierarchies import own_hierarchies
 from tests.support.cluster.links import Link, relayed, unix_listener
 from tests.support.servers import DATABASES, ServerHandle, Servers, session_servers
 
+_TURNSTILE, _ROOM = Path(__file__), Path(__file__).parent / "__init__.py"
+"""Files to lock: one to pass through on the way, the other for as long as a test runs."""
+
 _redis_numbers = itertools.cycle(range(1, DATABASES))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run tests side by side, if there are several processes, but nothing beside one that is marked `alone`.
+
+    Whoever waits to be alone waits in the turnstile, so that nobody else goes in before.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    alone = item.get_closest_marker("alone") is not None
+    with _TURNSTILE.open() as turnstile, _ROOM.open() as room:
+        fcntl.flock(turnstile, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(turnstile, fcntl.LOCK_UN)
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bench.child import ROOT, environment
 from bench.report import read
 
 QUESTIONS = ("spawn_limit", "dispatch_only", "bulk_true", "batch_submit", "single_posts", "chain", "fan_out_in")
 
 
+@pytest.mark.alone
 def test_a_quick_run_answers_every_question_and_keeps_its_margins(tmp_path: Path) -> None:
     out = tmp_path / "results"
     command = [sys.executable, "-m", "bench", "--quick", "--out", str(out), *QUESTIONS]

@@ -17,6 +17,12 @@ _numbers = itertools.count(1)
 _figures: list[str] = []
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What is measured is not slowed down by other tests."""
+    if "figure" in getattr(item, "fixturenames", ()):
+        item.add_marker("alone")
+
+
 class Timings(msgspec.Struct, frozen=True):
     """How long a term and a lease last, in seconds."""
 

@@ -51,9 +51,9 @@ async def _watch_signals(stop: anyio.Event) -> None:
         async for number in signals:
             if stop.is_set():
                 raise Interrupted
+            stop.set()
             _log.info("stopping", signal=signal.Signals(number).name)
             notify("STOPPING=1")
-            stop.set()
 
 
 def notify(state: str) -> None:

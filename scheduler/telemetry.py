@@ -8,10 +8,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
 from contextlib import AbstractContextManager
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 import msgspec
 
@@ -24,8 +26,13 @@ import structlog  # noqa: E402
 import structlog.contextvars  # noqa: E402
 import structlog.typing  # noqa: E402
 
+from scheduler import stderr  # noqa: E402
+
 if _HIDDEN:
     del sys.modules["rich"]
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 Level = Literal["debug", "info", "warning", "error"]
 Layout = Literal["auto", "json", "console"]
@@ -51,8 +58,11 @@ def mark(**values: object) -> None:
 
 
 def configure(*, role: str, level: Level = "info", layout: Layout = "auto", stream: TextIO | None = None) -> None:
-    """Set up logging of this process; every line names its `role`. Libraries join from warning up."""
-    out = stream or sys.stderr
+    """Set up logging of this process; every line names its `role`. Libraries join from warning up.
+
+    Lines that stderr does not take are lost: no role ends because nobody reads its log.
+    """
+    out = stream or io.TextIOWrapper(_Stderr(), encoding="utf-8", errors="backslashreplace", write_through=True)
     console = layout == "console" or (layout == "auto" and out.isatty())
 
     def add_role(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -98,6 +108,26 @@ def set_level(level: Level) -> None:
 
 def _render_json(_logger: object, _method: str, event: structlog.typing.EventDict) -> str:
     return _encode(event).decode()
+
+
+class _Stderr(io.BufferedIOBase):
+    """Standard error that never fails and keeps nothing for later."""
+
+    name = "<stderr>"
+
+    def fileno(self) -> int:
+        return stderr.FD
+
+    def isatty(self) -> bool:
+        return os.isatty(stderr.FD)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        view = memoryview(data)
+        stderr.write(view)
+        return view.nbytes
 
 
 class _Forward(logging.Handler):

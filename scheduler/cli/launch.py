@@ -59,6 +59,8 @@ def fork(run: Callable[[], int], before: Callable[[], None]) -> Launched:
     except BaseException:  # noqa: BLE001 - nothing may get back into the parent's code
         sys.excepthook(*sys.exc_info())
     finally:
-        sys.stderr.flush()
-        os._exit(code)
+        try:
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
     return Launched(pid)

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from scheduler import config as configuration
+from scheduler import stderr
 from scheduler.cli import exits
 from scheduler.cli.launch import Launched, execute, fork
 from scheduler.embedded.account import NoAccount
@@ -50,8 +51,7 @@ def up(loaded: configuration.Loaded) -> int:
 
 def say(text: str) -> None:
     """Show progress to whoever started us."""
-    sys.stderr.write(f"dts: {text}\n")
-    sys.stderr.flush()
+    stderr.say(f"dts: {text}")
 
 
 def _refuse(code: int, why: str) -> int:

@@ -25,6 +25,7 @@ import time
 from scheduler.domain.guarding import Demand, demand
 from scheduler.failpoints import Point, reach_now
 from scheduler.lifeline import LEFT, call_ourselves, die_with_parent, end_when_interrupted
+from scheduler.stderr import say
 from scheduler.worker import cgroups, linux, tree
 from scheduler.worker.page import VARIABLE, LeasePage
 
@@ -101,7 +102,7 @@ class Guard:
             if self._stopping or replaces is None or code in _FOR_GOOD:
                 return code
             delay = _FIRST_DELAY if time.monotonic() - started > _STEADY else min(delay * 2, _LONGEST_DELAY)
-            print(f"dts-worker: the worker ended with {code}; a new one starts", file=sys.stderr, flush=True)  # noqa: T201
+            say(f"dts-worker: the worker ended with {code}; a new one starts")
             self._rest(delay)
 
     def _start(self, replaces: bytes | None) -> None:
@@ -136,7 +137,7 @@ class Guard:
                 self._cgroups.enter(child)
             except OSError as error:  # somebody has taken it away: then without
                 self._cgroups = None
-                print(f"dts-worker: the cgroup {child} cannot be used: {error}", file=sys.stderr, flush=True)  # noqa: T201
+                say(f"dts-worker: the cgroup {child} cannot be used: {error}")
 
     def _watch(self) -> int:
         """Wait until the worker has ended, holding it to its lease; return its exit code (128 + signal if killed)."""

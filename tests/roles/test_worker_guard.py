@@ -25,12 +25,13 @@ TASK = DAEMON + "trap '' TERM; echo $$ > {notes}/task; exec sleep 100"
 class Guarded:
     """A guard, its worker and one command of the worker's."""
 
-    def __init__(self, notes: Path, command: str, lease: float) -> None:
+    def __init__(self, notes: Path, command: str, lease: float, stderr: int | None = None) -> None:
         self.notes = notes
         words = [sys.executable, str(ROOT / "tests/roles/guarded_worker.py"), str(notes)]
         self.guard = subprocess.Popen(
             [sys.executable, str(ROOT / "tests/roles/run_guard.py"), *words, command.format(notes=notes), str(lease)],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=stderr,
         )
 
     def workers(self) -> list[tuple[int, str]]:
@@ -76,8 +77,8 @@ class Guarded:
 def start(tmp_path: Path) -> Iterator[type[Guarded]]:
     made: list[Guarded] = []
 
-    def make(command: str = TASK, lease: float = 30.0) -> Guarded:
-        made.append(Guarded(tmp_path, command, lease))
+    def make(command: str = TASK, lease: float = 30.0, stderr: int | None = None) -> Guarded:
+        made.append(Guarded(tmp_path, command, lease, stderr))
         return made[-1]
 
     yield make  # type: ignore[misc]
@@ -93,6 +94,16 @@ def test_when_the_worker_is_killed_nothing_of_it_is_left_and_a_new_one_is_told_s
     until_sync(lambda: not any(map(alive, pids)), 1.0, "the tree to be gone")
     until_sync(lambda: len(guarded.workers()) == 2, what="a new worker")
     assert guarded.workers()[1][1] == old
+
+
+def test_a_new_worker_starts_although_nobody_reads_that_the_old_one_ended(start: type[Guarded]) -> None:
+    read, unread = os.pipe()
+    os.close(read)
+    guarded = start(command="", stderr=unread)
+    os.close(unread)
+    os.kill(guarded.worker(), signal.SIGKILL)
+    until_sync(lambda: len(guarded.workers()) == 2, what="a new worker")
+    assert guarded.guard.poll() is None
 
 
 def test_when_a_spawner_is_killed_its_worker_ends_with_all_commands_and_a_new_one_starts(start: type[Guarded]) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import anyio
@@ -290,6 +292,52 @@ def test_a_second_signal_leaves_at_once() -> None:
         await anyio.sleep_forever()
 
     assert process.run_process(main) == 130
+
+
+UNREAD = """
+import os, signal, sys
+import anyio
+from scheduler import process, telemetry
+from scheduler.domain.clock import SystemClock
+from scheduler.health import Health
+from scheduler.service import Service, Unavailable
+
+telemetry.configure(role="r", level="info", layout="json")
+
+async def main(stop):
+    rounds = 0
+
+    async def step():
+        nonlocal rounds
+        rounds += 1
+        if rounds < 3:
+            raise Unavailable("away")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async with Service("s", health=Health(SystemClock())) as service:
+        service.loop("l", step)
+        await stop.wait()
+        await service.drain(1)
+    print("drained after", rounds, flush=True)
+
+sys.exit(process.run_process(main))
+"""
+
+
+@pytest.mark.parametrize("lost", ["a reader that has gone", "a full disk"])
+def test_a_log_that_cannot_be_written_neither_ends_a_role_nor_keeps_it_from_draining(lost: str) -> None:
+    if lost == "a full disk":
+        unread = os.open("/dev/full", os.O_WRONLY)
+    else:
+        read, unread = os.pipe()
+        os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", UNREAD], stdout=subprocess.PIPE, stderr=unread, check=False, timeout=60
+        )
+    finally:
+        os.close(unread)
+    assert (done.returncode, done.stdout) == (0, b"drained after 3\n")
 
 
 def test_supervisors_are_told_by_datagram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

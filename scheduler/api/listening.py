@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import socket
-from functools import partial
+from typing import Any
+from weakref import WeakSet
 
 import anyio
 from hypercorn.asyncio import serve as serve_asgi
+from hypercorn.config import Sockets
 from hypercorn.typing import ASGIFramework
 
 from scheduler.api.door import is_loopback
 from scheduler.api.settings import ApiSettings
 from scheduler.api.tls import Certificate, TlsConfig
+from scheduler.service import sleep
 
 _BACKLOG = 1024
 
@@ -45,6 +48,40 @@ def bind(host: str, port: int, *, development: bool) -> socket.socket:
     return listener
 
 
+class _Listener(socket.socket):
+    """A listening socket that knows the connections it has accepted."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        super().__init__(fileno=listener.detach())
+        self._accepted: WeakSet[socket.socket] = WeakSet()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept a connection."""
+        connection, address = super().accept()
+        self._accepted.add(connection)
+        return connection, address
+
+    def cut(self) -> None:
+        """End what is left of its connections, whatever has still to be read from them."""
+        for connection in list(self._accepted):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:  # it has ended by itself
+                continue
+
+
+class _Config(TlsConfig):
+    """Hypercorn's configuration, for one socket."""
+
+    def __init__(self, listener: _Listener, certificate: Certificate | None) -> None:
+        super().__init__(certificate)
+        self._listener = listener
+
+    def create_sockets(self) -> Sockets:
+        """Return the socket."""
+        return Sockets([self._listener], [], []) if self.ssl_enabled else Sockets([], [self._listener], [])
+
+
 async def serve_http(
     app: ASGIFramework,
     listener: socket.socket,
@@ -53,8 +90,8 @@ async def serve_http(
     certificate: Certificate | None = None,
 ) -> None:
     """Serve until `stop` is set; then finish requests under way for at most `drain_timeout` seconds."""
-    config = TlsConfig(certificate)
-    config.bind = [f"fd://{listener.detach()}"]
+    accepting = _Listener(listener)
+    config = _Config(accepting, certificate)
     config.backlog = _BACKLOG
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn")
@@ -62,7 +99,16 @@ async def serve_http(
     config.keep_alive_timeout = settings.keep_alive
     config.keep_alive_max_requests = 1 << 31
     config.graceful_timeout = settings.drain_timeout
+
+    async def serve() -> None:
+        await serve_asgi(app, config, shutdown_trigger=stop.wait)
+        group.cancel_scope.cancel()
+
     # In a task of its own: hypercorn's task group leaves the task that it ran in marked as being cancelled, and then
     # nobody could leave a cancel scope quietly any more.
     async with anyio.create_task_group() as group:
-        group.start_soon(partial(serve_asgi, app, config, shutdown_trigger=stop.wait), name="hypercorn")
+        group.start_soon(serve, name="hypercorn")
+        await stop.wait()
+        await sleep(settings.drain_timeout)
+        # Hypercorn gives up on its requests, but waits until their clients have read what was written for them.
+        accepting.cut()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from uuid import UUID
 
 import anyio
 import httpx2
@@ -17,6 +19,8 @@ from scheduler.broker import Broker
 from scheduler.domain.clock import SystemClock
 from scheduler.health import Health
 from scheduler.store.database import Database
+from scheduler.store.outputs import Outputs
+from scheduler.store.runs import OutputChunk
 from tests.roles.api.support import FakeWorker
 from tests.support.cluster.links import Link
 from tests.support.line import hurry_lookout
@@ -99,6 +103,34 @@ async def test_a_stop_lets_requests_finish_and_ends_streams(
                 assert await anext(lines) == "retry: 1000"
                 api.stop.set()
                 assert [line async for line in lines if line] == []
+
+
+async def test_a_stop_waits_no_longer_than_the_drain_timeout_for_a_client_that_does_not_read(
+    database: Database, redis_url: str, worker: FakeWorker
+) -> None:
+    piece, pieces = b"x" * 65_536, 256  # 16 MiB: more than the sockets between them hold
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        with anyio.fail_after(20):
+            async with serving(database, redis_url, drain_timeout=0.5) as api:
+                async with httpx2.AsyncClient(base_url=api.url) as submitter:
+                    created = (await submitter.post("/api/tasks", json={"name": "a", "command": "true"})).json()
+                run_id = created["last_run"]["id"]
+                claim = await worker.claim(run_id)
+                await Outputs(database).append(
+                    UUID(run_id),
+                    claim.attempt,
+                    [OutputChunk(n * len(piece), "stdout", piece) for n in range(pieces)],
+                )
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(client, ("127.0.0.1", api.port))
+                request = f"GET /api/runs/{run_id}/logs HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                await loop.sock_sendall(client, request.encode())
+                assert (await loop.sock_recv(client, 12)).endswith(b"200")
+                asked_to_stop = loop.time()
+                api.stop.set()
+            assert loop.time() - asked_to_stop < 5
 
 
 async def test_a_stop_waits_for_no_statement_that_is_never_answered(

@@ -7,7 +7,19 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 def postgres_url(url: str, ca_file: str) -> str:
     """Return the URL; with a CA it is asked for TLS, and for a certificate of that CA in the server's name."""
-    return _with(url, {"sslmode": "verify-full", "sslrootcert": ca_file}) if url and ca_file else url
+    return _with(url, _verified(ca_file)) if url and ca_file else url
+
+
+def loosened(url: str, ca_file: str) -> list[str]:
+    """Return what a PostgreSQL URL says for itself that would undo `ca_file`."""
+    if not ca_file:
+        return []
+    given = _parameters(url)
+    return [f"{name}={given[name]}" for name, value in _verified(ca_file).items() if given.get(name, value) != value]
+
+
+def _verified(ca_file: str) -> dict[str, str]:
+    return {"sslmode": "verify-full", "sslrootcert": ca_file}
 
 
 def redis_url(url: str, ca_file: str) -> str:
@@ -16,6 +28,8 @@ def redis_url(url: str, ca_file: str) -> str:
 
 
 def _with(url: str, parameters: dict[str, str]) -> str:
-    parts = urlsplit(url)
-    given = dict(parse_qsl(parts.query, keep_blank_values=True))
-    return urlunsplit(parts._replace(query=urlencode({**parameters, **given})))
+    return urlunsplit(urlsplit(url)._replace(query=urlencode({**parameters, **_parameters(url)})))
+
+
+def _parameters(url: str) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from scheduler.config.addresses import loosened
 from scheduler.domain.blockers import LEADER_SILENT_AFTER
 
 Seconds = Annotated[float, Meta(ge=0, extra={"unit": "seconds"})]
@@ -210,6 +211,10 @@ def contradictions(config: Config) -> list[str]:
         )
     if bool(config.api.tls_certificate) != bool(config.api.tls_key):
         wrong.append("api.tls_certificate: a certificate and its key (api.tls_key) go together")
+    if undone := loosened(config.database.url, config.database.ca_file):
+        wrong.append(
+            "database.ca_file: asks for sslmode=verify-full and that file, but database.url for " + " and ".join(undone)
+        )
     if config.redis.ca_file and not config.redis.url.startswith("rediss://"):
         wrong.append("redis.ca_file: is for encrypted connections: redis.url must start with rediss://")
     return wrong

@@ -207,3 +207,18 @@ def test_the_secret_of_tokens_comes_from_a_file_and_is_never_shown(tmp_path: Pat
     assert loaded.config.auth.jwt_secret == "y" * 40
     assert "yyy" not in config.show(loaded)
     assert not any("yyy" in error for error in errors({"DTS_AUTH__JWT_SECRET": "yyyy"}))
+
+
+@pytest.mark.parametrize(
+    "undone", ["sslmode=disable", "sslmode=require", "sslmode=verify-ca", "sslrootcert=%2Ftmp%2Fother.pem"]
+)
+def test_a_url_does_not_undo_the_authority_that_the_database_is_to_be_vouched_for_by(undone: str) -> None:
+    (error,) = errors({"DTS_DATABASE_URL": f"postgresql://a/b?{undone}", "DTS_DATABASE__CA_FILE": "/etc/ca.pem"})
+    assert error.startswith("database.ca_file: ")
+    assert undone.replace("%2F", "/") in error
+
+
+def test_a_url_to_which_the_authority_was_added_is_loaded_again_as_it_is() -> None:
+    url = load({"DTS_DATABASE_URL": "postgresql://a/b?target=x", "DTS_DATABASE__CA_FILE": "/etc/ca.pem"}).database.url
+    assert url == "postgresql://a/b?sslmode=verify-full&sslrootcert=%2Fetc%2Fca.pem&target=x"
+    assert load({"DTS_DATABASE_URL": url, "DTS_DATABASE__CA_FILE": "/etc/ca.pem"}).database.url == url

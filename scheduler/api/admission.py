@@ -18,6 +18,7 @@ from scheduler.domain.errors import Overloaded, TooMany
 from scheduler.metrics import Metrics
 from scheduler.pace import rest_after
 from scheduler.service import Wake
+from scheduler.store.database import PASSING
 from scheduler.store.namespaces import Namespaces
 from scheduler.store.queues import Queues
 
@@ -60,17 +61,24 @@ class _Backlog:
         return self._not_before if self._wanted else max(self._due, self._not_before)
 
     async def recount(self, bound: int, clock: Clock) -> None:
+        """Count. Raises what counting raises; then the estimate stands, and it is counted again as soon as is fair."""
         started = clock.monotonic()
         self._wanted = False
         # What was taken shortly before may not be committed yet: rather count some twice than miss some.
         before, self._meanwhile = self._meanwhile, 0
-        counted = None if self._ceiling is None else await self._ceiling()
-        if counted is None or _near(counted, bound):
-            counted = await self._count(bound + 1)
-        self._estimate = counted + before + self._meanwhile
-        took = clock.monotonic() - started
-        self._not_before = started + took + rest_after(took, 0.0)
-        self._due = started + took + rest_after(took, _RECOUNT)
+        try:
+            counted = None if self._ceiling is None else await self._ceiling()
+            if counted is None or _near(counted, bound):
+                counted = await self._count(bound + 1)
+            self._estimate = counted + before + self._meanwhile
+        except Exception:
+            self._meanwhile += before
+            self._wanted = True
+            raise
+        finally:
+            took = clock.monotonic() - started
+            self._not_before = started + took + rest_after(took, 0.0)
+            self._due = started + took + rest_after(took, _RECOUNT)
 
 
 def _near(waiting: int, bound: int) -> bool:
@@ -120,15 +128,21 @@ class Admission:
             self.wake.set()
 
     async def step(self) -> float | None:
-        """Count what waits, where it is worth it."""
+        """Count what waits, where it is worth it; one count that fails keeps nothing else from being counted."""
         known = self._tenancy.known
         bounds = {name: of.max_pending for name, of in known.items() if of.max_pending is not None}
         for name in self._own.keys() - bounds.keys():
             del self._own[name]
         backlogs = [(self._all, self._bound), *((self._backlog(name), bound) for name, bound in bounds.items())]
+        failure: Exception | None = None
         for backlog, bound in backlogs:
             if backlog.next_count() <= self._clock.monotonic():
-                await backlog.recount(bound, self._clock)
+                try:
+                    await backlog.recount(bound, self._clock)
+                except PASSING as error:
+                    failure = failure or error
+        if failure is not None:
+            raise failure
         return max(0.0, min(backlog.next_count() for backlog, _ in backlogs) - self._clock.monotonic())
 
     def _backlog(self, namespace: str) -> _Backlog:

@@ -27,6 +27,8 @@ _SETTINGS = {
     "timezone": "UTC",
 }
 
+_GRACE = 5.0  # seconds that the answer to a statement may take longer than the statement
+
 _AWAY = (
     OSError,
     TimeoutError,
@@ -75,11 +77,15 @@ async def _prepare(connection: Any) -> None:
 
 
 class Executor:
-    """Runs named statements on one connection of `pool`, or on whichever is free."""
+    """Runs named statements on one connection of `pool`, or on whichever is free.
 
-    def __init__(self, target: Any, pool: Any) -> None:
+    `timeout` is how many seconds the answer to each may take, if that is not what the pool says.
+    """
+
+    def __init__(self, target: Any, pool: Any, timeout: float | None = None) -> None:
         self.target = target
         self.pool = pool
+        self.timeout = timeout
 
     async def fetch(self, name: str, *args: object) -> list[Any]:
         """Return every row. Raises StoreUnavailable when the database is away."""
@@ -99,7 +105,7 @@ class Executor:
 
     async def _run(self, method: str, name: str, args: tuple[object, ...]) -> Any:
         try:
-            return await getattr(self.target, method)(STATEMENTS[name], *args)
+            return await getattr(self.target, method)(STATEMENTS[name], *args, timeout=self.timeout)
         except Exception as error:
             await self._leave_read_only(error)
             if _is_away(error):
@@ -206,7 +212,7 @@ class Database(Executor):
                 init=_prepare,
                 server_settings=session,
                 timeout=5,
-                command_timeout=statement_timeout + 5,
+                command_timeout=statement_timeout + _GRACE,
             )
         except Exception as error:
             if _is_away(error):
@@ -226,6 +232,13 @@ class Database(Executor):
             if _is_away(error):
                 raise StoreUnavailable(str(error)) from error
             raise
+
+    @asynccontextmanager
+    async def patient(self, seconds: float) -> AsyncIterator[Executor]:
+        """Hold a transaction each of whose statements may take so long, for what nobody waits for."""
+        async with self.transaction() as executor:
+            await executor.target.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
+            yield Executor(executor.target, executor.pool, seconds + _GRACE)
 
     @asynccontextmanager
     async def pinned(self) -> AsyncIterator[Pinned]:

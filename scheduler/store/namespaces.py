@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scheduler.store.database import Database, Executor
+from scheduler.store.queues import COUNTING
 from scheduler.wire.access import Namespace, NewNamespace, Quotas
 
 
@@ -51,5 +52,6 @@ class Namespaces:
 
     async def waiting(self, name: str, at_most: int) -> int:
         """Return how many of a namespace's runs wait, counting no further than about `at_most`."""
-        count: int = await self._database.fetchval("count_waiting_in_namespace", name, at_most)
+        async with self._database.patient(COUNTING) as executor:
+            count: int = await executor.fetchval("count_waiting_in_namespace", name, at_most)
         return count

@@ -14,6 +14,9 @@ from scheduler.wire.report import LeaderReport
 COUNTED = 10_000
 """Runs of one lane and state are counted no further than this."""
 
+COUNTING = 120.0
+"""Seconds that counting all that waits may take: many times what it takes for as many runs as may wait."""
+
 
 class Queues:
     """Pauses queues and reads what there is."""
@@ -75,5 +78,6 @@ class Queues:
 
     async def waiting(self, at_most: int) -> int:
         """Return how many runs wait, counting no further than about `at_most`."""
-        count: int = await self._database.fetchval("count_waiting", at_most)
+        async with self._database.patient(COUNTING) as executor:
+            count: int = await executor.fetchval("count_waiting", at_most)
         return count

@@ -85,7 +85,7 @@ class AuthCost(Question):
         broker = await stack.enter_async_context(
             Broker.connect("redis://127.0.0.1:1", installation="bench", name="bench", clock=clock)
         )
-        nowhere = Database(None, None)  # type: ignore[arg-type]  # nobody asks it anything
+        nowhere = Database(None, None, None)  # type: ignore[arg-type]  # nobody asks it anything
         credentials = Credentials(_OneKey(nowhere), broker, clock, Metrics(), self._tokens)
         tenancy = Tenancy(Namespaces(nowhere), broker)
         self._gates = {

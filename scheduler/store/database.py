@@ -165,10 +165,20 @@ class _KeptConnection(Executor):
 class Database(Executor):
     """A pool of connections to one PostgreSQL database."""
 
-    def __init__(self, pool: Any, lookout: Lookout) -> None:
+    def __init__(self, pool: Any, line: Line, lookout: Lookout) -> None:
         super().__init__(pool, pool)
+        self._line = line
         self.lookout = lookout
         """Finds out that nobody answers, for roles that must not wait for long: these run its step in a loop."""
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions have been opened so far.
+
+        What was written before the last of them may be gone: that one may be with a standby that had not heard of it,
+        or with a backup.
+        """
+        return self._line.opened
 
     @asynccontextmanager
     async def kept_connection(self) -> AsyncIterator[Executor]:
@@ -218,7 +228,7 @@ class Database(Executor):
             if _is_away(error):
                 raise StoreUnavailable(f"cannot connect: {error}") from error
             raise
-        return cls(pool, Lookout(line, url, name=f"{name}-lookout"))
+        return cls(pool, line, Lookout(line, url, name=f"{name}-lookout"))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Executor]:
@@ -287,6 +297,11 @@ class Pinned(Database):
         Executor.__init__(self, executor.target, executor.pool)
         self._database = database
         self._later: list[Callable[[], Awaitable[None]]] = []
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions the database has opened so far."""
+        return self._database.sessions
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Executor]:

@@ -97,6 +97,7 @@ class Intake:
         self._database = database
         self._on_created = on_created
         self._known_lanes: set[str] = set()
+        self._known_since = database.sessions
         self._plain: GroupCommit[NewTask, Created] | None = GroupCommit(
             partial(self._flush_plain, database), max_batch=500
         )
@@ -104,7 +105,7 @@ class Intake:
     def within(self, pinned: Pinned, on_created: Callable[[Sequence[Created]], None]) -> Intake:
         """Return an intake whose creations are part of a transaction; it waits for no others and needs no `run`."""
         intake = Intake(pinned, on_created)
-        intake._known_lanes = set(self._known_lanes)
+        intake._known_lanes, intake._known_since = set(self._known_lanes), self._known_since
         intake._plain = None
         return intake
 
@@ -132,7 +133,7 @@ class Intake:
         created: list[Created] = []
         failure: Exception | None = None
         async with self._database.transaction() as executor:
-            batch = _Batch(executor)
+            batch = _Batch(executor, self._database.sessions)
             send, receive = anyio.create_memory_object_stream[Sequence[NewTask]](1)
 
             async def write() -> None:
@@ -174,7 +175,7 @@ class Intake:
         if with another one.
         """
         async with self._database.transaction() as executor:
-            batch = _Batch(executor)
+            batch = _Batch(executor, self._database.sessions)
             took = await executor.fetchval("hold_key", new.namespace, key, fingerprint, new.task_id, new.run_id, ttl)
             if took is None:
                 held = await _holder(executor, new.namespace, key)
@@ -193,6 +194,9 @@ class Intake:
 
         Their gates are stored too, each time: there may be any number of these.
         """
+        if self._known_since != self._database.sessions:
+            self._known_since = self._database.sessions
+            self._known_lanes.clear()
         unknown = {}
         gates: dict[str, Gate] = {}
         for namespace, spec in tasks:
@@ -209,13 +213,26 @@ class Intake:
         return set(unknown)
 
     async def _flush_plain(self, executor: Executor, new: Sequence[NewTask]) -> list[Created]:
-        self._known_lanes |= await self.ensure_lanes(executor, ((task.namespace, task.spec) for task in new))
+        since = self._database.sessions
+        await self._ensure_own_lanes(executor, new)
         if self._plain and len(new) == 1 and new[0].straight:
-            return await self._insert_ahead(executor, new)
-        created = await insert_once(executor, new, [0] * len(new))
-        await reach(Point.INTAKE_COMMITTED, StoreUnavailable)
-        self._on_created(created)
+            created = await self._insert_ahead(executor, new)
+        else:
+            created = await insert_once(executor, new, [0] * len(new))
+            await reach(Point.INTAKE_COMMITTED, StoreUnavailable)
+            self._on_created(created)
+        if since != self._database.sessions:  # it may be another server that has the runs than had the lanes
+            await self._ensure_own_lanes(executor, new)
         return created
+
+    async def _ensure_own_lanes(self, executor: Executor, new: Sequence[NewTask]) -> None:
+        since = self._database.sessions
+        lanes = await self.ensure_lanes(executor, ((task.namespace, task.spec) for task in new))
+        self._know(lanes, since)
+
+    def _know(self, lanes: set[str], since: int) -> None:
+        if since == self._database.sessions:
+            self._known_lanes |= lanes
 
     async def _insert_ahead(self, executor: Executor, new: Sequence[NewTask]) -> list[Created]:
         """Offer a run while it is being written to disk, which is what a submit that comes alone waits for longest.
@@ -239,7 +256,7 @@ class Intake:
     async def _committed(self, batch: _Batch) -> None:
         """Remember the batch's lanes."""
         await reach(Point.INTAKE_COMMITTED, StoreUnavailable)
-        self._known_lanes |= batch.lanes
+        self._know(batch.lanes, batch.since)
 
     async def _insert(self, batch: _Batch, chunk: Sequence[NewTask]) -> list[Created]:
         batch.lanes |= await self.ensure_lanes(batch.executor, ((new.namespace, new.spec) for new in chunk))
@@ -249,8 +266,10 @@ class Intake:
 class _Batch:
     """One transaction that creates tasks chunk by chunk."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, since: int) -> None:
         self.executor = executor
+        self.since = since
+        """Sessions that had been opened when it began."""
         self._count = 0
         self._runs: set[UUID] = set()
         self._hopeless: list[UUID] = []

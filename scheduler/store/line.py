@@ -32,6 +32,8 @@ class Line:
 
     def __init__(self) -> None:
         self.dead = False
+        self.opened = 0
+        """How many sessions have been opened so far."""
         self._sessions: WeakSet[Any] = WeakSet()
         self._dialling: set[anyio.CancelScope] = set()
 
@@ -46,6 +48,7 @@ class Line:
             finally:
                 self._dialling.discard(scope)
             self._sessions.add(session)
+            self.opened += 1
             return session
         raise LineDead("PostgreSQL does not answer")
 

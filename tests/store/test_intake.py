@@ -115,6 +115,31 @@ async def test_within_a_transaction_the_commit_waits_for_the_disk(durable: Datab
         assert await pinned.target.fetchval("SHOW synchronous_commit") == "on"
 
 
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_lane_that_a_failover_has_lost_is_written_again(
+    database: Database, database_url: str, together: bool
+) -> None:
+    """A standby that had not heard of it, or a backup, looks like this: nothing but new sessions says so."""
+    observer = await Database.connect(database_url, name="observer", max_size=1)
+    async with bench(database) as b:
+
+        async def created() -> Created:
+            new = new_task(queue="q")
+            return (await b.intake.create_batch([[new]]))[0] if together else await b.intake.create(new)
+
+        await created()
+        async with observer.session() as other:
+            await other.execute("DELETE FROM lanes WHERE queue = 'q'")
+            await other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        await until(created, what="a task is created on a new session")
+    await observer.close()
+    async with database.session() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM lanes WHERE queue = 'q'") == 1
+
+
 async def test_a_batch_that_turns_out_invalid_halfway_leaves_nothing(database: Database) -> None:
     def chunks() -> Iterator[list[NewTask]]:
         yield [new_task() for _ in range(10)]

@@ -57,7 +57,7 @@ def bench(
         tuple[Path, Path] | None,
         Parameter(
             negative="",
-            help="Show what changed from one bench.json to another; exit code 1 if anything regressed.",
+            help="Show what changed from one bench.json to another; exit code 1 if anything regressed or failed.",
         ),
     ] = None,
     list_questions: Annotated[bool, Parameter(name="--list", negative="", help="Name the questions.")] = False,
@@ -100,9 +100,9 @@ def _compare(console: Console, first: Path, second: Path) -> int:
     except (OSError, msgspec.DecodeError) as error:
         sys.stderr.write(f"dts-bench: {error}\n")
         return 2
-    changes = comparing.compare(*reports)
-    comparing.show(console, changes)
-    return 1 if comparing.regressions(changes) else 0
+    changes, failed = comparing.compare(*reports), comparing.unanswered(*reports)
+    comparing.show(console, changes, failed)
+    return 1 if failed or comparing.regressions(changes) else 0
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.model import Better, Measurement, Report, number, times
+from bench.model import Answer, Better, Measurement, Report, number, times
 
-Verdict = Literal["gain", "regression", "within the spread", "changed", "too few rounds", ""]
+Verdict = Literal["gain", "regression", "within the spread", "changed", "too few rounds"]
 _STYLE: dict[str, str] = {"gain": "green", "regression": "red"}
 _ROUNDS = 3
 """Fewer have no spread to speak of."""
@@ -50,7 +50,7 @@ def _change(question: str, before: Measurement, after: Measurement) -> Change:
     if min(len(first), len(second)) < _ROUNDS:
         verdict: Verdict = "too few rounds"
     else:
-        verdict = _verdict(factor, max(_spread(first), _spread(second)), after.better)
+        verdict = _verdict(old, new, max(_spread(first), _spread(second)), after.better)
     return Change(question, after.name, after.unit, old, new, by_ratio, factor, verdict)
 
 
@@ -59,15 +59,13 @@ def _spread(values: list[float]) -> float:
     return (max(values) - min(values)) / median if median else 0.0
 
 
-def _verdict(factor: float | None, spread: float, better: Better) -> Verdict:
-    """Only what leaves the spread of both is called a change."""
-    if factor is None:
-        return ""
-    if abs(factor - 1) <= max(spread, 0.02):
+def _verdict(old: float, new: float, spread: float, better: Better) -> Verdict:
+    """Only what leaves the spread of both is called a change; what was nothing has none."""
+    if abs(new - old) <= max(spread, 0.02) * abs(old):
         return "within the spread"
     if better == "neither":
         return "changed"
-    return "gain" if (factor > 1) == (better == "higher") else "regression"
+    return "gain" if (new > old) == (better == "higher") else "regression"
 
 
 def regressions(changes: list[Change]) -> list[Change]:
@@ -75,8 +73,14 @@ def regressions(changes: list[Change]) -> list[Change]:
     return [change for change in changes if change.verdict == "regression"]
 
 
-def show(console: Console, changes: list[Change]) -> None:
-    """Print the changes as a table, and how many of them leave the spread."""
+def unanswered(first: Report, second: Report) -> list[Answer]:
+    """Return what could not be answered in the second report, or in fewer rounds than asked for, but could before."""
+    well = {answer.question for answer in first.answers if answer.error is None}
+    return [answer for answer in second.answers if answer.error is not None and answer.question in well]
+
+
+def show(console: Console, changes: list[Change], failed: list[Answer]) -> None:
+    """Print the changes as a table, how many of them leave the spread, and what is answered no more."""
     table = Table("question", "figure", "before", "after", "change", "")
     for change in changes:
         figures = [times(v) if change.by_ratio else f"{number(v)} {change.unit}" for v in (change.before, change.after)]
@@ -88,3 +92,5 @@ def show(console: Console, changes: list[Change]) -> None:
     console.print(
         f"{len(changes)} figures in both: {len(regressions(changes))} regressions, {gains} gains", highlight=False
     )
+    for answer in failed:
+        console.print(f"{answer.question} failed: {answer.error}", style="red", highlight=False, markup=False)

@@ -21,7 +21,7 @@ def measurement(
     )
 
 
-def report(*measurements: Measurement) -> Report:
+def report(*measurements: Measurement, error: str | None = None) -> Report:
     answer = Answer(
         question="q",
         title="A <question> & more",
@@ -29,6 +29,7 @@ def report(*measurements: Measurement) -> Report:
         measurements=list(measurements),
         notes=["a | b"],
         seconds=1,
+        error=error,
     )
     return Report(
         started_at="2030-01-01T00:00:00Z", quick=False, runs=3, machine={"cpu": "a | b"}, settings={}, answers=[answer]

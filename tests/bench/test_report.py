@@ -61,6 +61,24 @@ def test_comparing_on_the_command_line_fails_if_something_regressed(tmp_path: Pa
     assert bench(compare=(slow, tmp_path / "none.json")) == 2
 
 
+def test_what_was_nothing_and_is_something_is_judged_by_what_is_better(tmp_path: Path) -> None:
+    write(report(measurement(0, 0, 0, better="lower")), tmp_path / "none")
+    write(report(measurement(5, 5, 5, better="lower")), tmp_path / "lost")
+    none, lost = tmp_path / "none" / "bench.json", tmp_path / "lost" / "bench.json"
+    assert bench(compare=(none, lost)) == 1
+    assert bench(compare=(lost, none)) == 0
+    assert bench(compare=(none, none)) == 0
+
+
+def test_comparing_fails_if_a_question_that_was_answered_no_longer_is(tmp_path: Path) -> None:
+    write(report(measurement(10, 10, 10)), tmp_path / "well")
+    write(report(error="Unfinished: the workers did not come"), tmp_path / "failed")
+    well, failed = tmp_path / "well" / "bench.json", tmp_path / "failed" / "bench.json"
+    assert bench(compare=(well, failed)) == 1
+    assert bench(compare=(failed, failed)) == 0
+    assert bench(compare=(failed, well)) == 0
+
+
 def test_what_stays_within_the_spread_of_the_rounds_is_no_change() -> None:
     (change,) = compare(report(measurement(90, 100, 110)), report(measurement(105, 112, 118)))
     assert change.verdict == "within the spread"

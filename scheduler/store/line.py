@@ -4,10 +4,14 @@ When no packet comes through any more, nothing says so: a statement waits for it
 and asyncpg then waits as long again for the answer to its request to cancel it. Where people wait, a `Lookout` asks a
 trivial question every second on a session of its own. Once that is not answered either, twice, the line is *dead*:
 everything under way on it fails at once and nothing more is sent, until somebody answers again.
+
+Sessions of a pool may lie idle for hours. The kernel asks on each twice a minute, so that nobody in between forgets it,
+and it is closed a minute after nobody answers any more: who uses it next need not find out.
 """
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 from weakref import WeakSet
 
@@ -21,6 +25,10 @@ _log = get_logger("store")
 
 RETRIES = Backoff(base=0.5, cap=0.5)
 """How often a dead line is tried."""
+
+
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""Seconds of silence until the other end is asked, between questions, and how many of these may stay unanswered."""
 
 
 class LineDead(ConnectionError):
@@ -47,6 +55,7 @@ class Line:
                 session = await asyncpg.connect(*args, **settings)
             finally:
                 self._dialling.discard(scope)
+            _keep_alive(session._transport.get_extra_info("socket"))  # noqa: SLF001 - asyncpg does not show it
             self._sessions.add(session)
             self.opened += 1
             return session
@@ -64,6 +73,15 @@ class Line:
     def mend(self) -> None:
         """Let sessions be opened again."""
         self.dead = False
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    if connection.family == socket.AF_UNIX:
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEP_ALIVE.items():
+        if hasattr(socket, option):  # not everywhere, and not by the same name
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 class Lookout:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import anyio
@@ -13,11 +15,24 @@ from scheduler.health import Health
 from scheduler.service import Service
 from scheduler.store.database import Database, StoreUnavailable
 from scheduler.store.line import RETRIES
-from tests.support.cluster.links import Direction, Link
+from tests.support.cluster.links import Direction, Link, relayed, tcp_listener
 from tests.support.line import hurry_lookout
+from tests.support.servers import Servers
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
+
+
+async def test_idle_sessions_over_a_network_are_kept_alive(servers: Servers, database_url: str) -> None:
+    listener = tcp_listener("127.0.0.1")
+    url = f"postgresql://dts@127.0.0.1:{listener.getsockname()[1]}/{urlsplit(database_url).path[1:]}?sslmode=disable"
+    with relayed("tcp", servers.portal, listener, servers.postgres.socket):
+        database = await Database.connect(url, name="test", max_size=2)
+        async with database.session() as connection:
+            used = connection._con._transport.get_extra_info("socket")
+            assert used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert used.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+        await database.close()
 
 
 @asynccontextmanager

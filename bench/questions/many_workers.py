@@ -4,7 +4,7 @@ One leader, one API, one worker that executes nothing (`bench/instant.py`), and 
 own (`bench/fleet.py`): 1,000 of them with all that an idle worker does, 10,000 of them with leases, heartbeats and
 credit alone, since the machine also has to simulate them. Over some seconds, single tasks are submitted at 50 a second
 to the lane that all of them serve. No worker may be taken for dead, and every run must stand `completed`, or there is
-no figure. CPU is in per cent of one core. Connections are not simulated: so many need a pooler in front of PostgreSQL.
+no figure. CPU is in per cent of one core. Connections are not simulated; PostgreSQL would have to take several of each.
 
 Renewals are held against what the lease asks for (one every 3 seconds from each), the latency from submit until claim
 against the same system with its one worker alone, in the same round.

@@ -24,8 +24,9 @@ _SETTINGS = {
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
     "jit": "off",
-    "timezone": "UTC",
+    "TimeZone": "UTC",
 }
+"""By the names that `pg_settings` has for them."""
 
 _GRACE = 5.0  # seconds that the answer to a statement may take longer than the statement
 
@@ -74,6 +75,17 @@ async def _prepare(connection: Any) -> None:
         encoder=lambda text: b"\x01" + text,
         decoder=lambda data: bytes(data[1:]),
     )
+
+
+async def _demand_settings(pool: Any, asked: Mapping[str, str]) -> None:
+    """Raise StoreUnavailable unless sessions are set as asked: plans, patience and the leader's term rest on it."""
+    found = {row["name"]: row["setting"] for row in await pool.fetch(STATEMENTS["server_settings"], list(asked))}
+    lost = sorted(name for name, value in asked.items() if name != "application_name" and found.get(name) != value)
+    if lost:
+        raise StoreUnavailable(
+            f"sessions are opened without what was asked of them ({', '.join(lost)}): a pooler in between drops it;"
+            " connect to PostgreSQL itself"
+        )
 
 
 class Executor:
@@ -202,7 +214,8 @@ class Database(Executor):
     ) -> Self:
         """Open the pool; `name` shows up in pg_stat_activity, times are in seconds, `settings` are for every session.
 
-        Raises StoreUnavailable when the server cannot be reached: roles wait for it and try again.
+        Raises StoreUnavailable when the server cannot be reached, or its sessions are not set as they were asked to be:
+        roles wait for it and try again.
         """
         session = {
             **_SETTINGS,
@@ -211,6 +224,7 @@ class Database(Executor):
             **(settings or {}),
         }
         line = Line()
+        pool = None
         try:
             pool = await asyncpg.create_pool(
                 url,
@@ -224,7 +238,10 @@ class Database(Executor):
                 timeout=5,
                 command_timeout=statement_timeout + _GRACE,
             )
+            await _demand_settings(pool, session)
         except Exception as error:
+            if pool is not None:
+                pool.terminate()
             if _is_away(error):
                 raise StoreUnavailable(f"cannot connect: {error}") from error
             raise

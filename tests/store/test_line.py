@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import anyio
 import pytest
+from anyio import create_task_group
+from anyio.abc import SocketStream, TaskGroup
 
 from scheduler.health import Health
 from scheduler.service import Service
@@ -33,6 +36,36 @@ async def test_idle_sessions_over_a_network_are_kept_alive(servers: Servers, dat
             assert used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             assert used.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
         await database.close()
+
+
+async def test_a_way_on_which_the_settings_of_sessions_are_lost_is_refused(
+    servers: Servers, database_url: str, tmp_path: Path
+) -> None:
+    """As PgBouncer does with `ignore_startup_parameters`."""
+
+    async def pump(source: SocketStream, sink: SocketStream, group: TaskGroup) -> None:
+        with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+            while True:
+                await sink.send(await source.receive())
+        group.cancel_scope.cancel()
+
+    async def pool(client: SocketStream) -> None:
+        async with client, await anyio.connect_unix(servers.postgres.socket) as server, create_task_group() as group:
+            packet = await client.receive()
+            words = packet[8:].split(b"\0")
+            asked = zip(words[::2], words[1::2], strict=False)
+            kept = b"".join(b"%b\0%b\0" % (name, value) for name, value in asked if name in (b"user", b"database"))
+            await server.send((len(kept) + 9).to_bytes(4) + packet[4:8] + kept + b"\0")
+            group.start_soon(pump, client, server, group)
+            group.start_soon(pump, server, client, group)
+
+    url = database_url.replace(str(servers.postgres.socket.parent), str(tmp_path))
+    listener = await anyio.create_unix_listener(tmp_path / ".s.PGSQL.5432")
+    async with listener, create_task_group() as group:
+        group.start_soon(listener.serve, pool)
+        with pytest.raises(StoreUnavailable, match=r"plan_cache_mode, statement_timeout.*a pooler"):
+            await Database.connect(url, name="test", max_size=2)
+        group.cancel_scope.cancel()
 
 
 @asynccontextmanager

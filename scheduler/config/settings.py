@@ -215,6 +215,8 @@ def contradictions(config: Config) -> list[str]:
         wrong.append(
             "database.ca_file: asks for sslmode=verify-full and that file, but database.url for " + " and ".join(undone)
         )
+    if undone := loosened(config.redis.url, config.redis.ca_file):
+        wrong.append("redis.ca_file: asks for a certificate of it, but redis.url for " + " and ".join(undone))
     if config.redis.ca_file and not config.redis.url.startswith("rediss://"):
         wrong.append("redis.ca_file: is for encrypted connections: redis.url must start with rediss://")
     return wrong

@@ -218,6 +218,15 @@ def test_a_url_does_not_undo_the_authority_that_the_database_is_to_be_vouched_fo
     assert undone.replace("%2F", "/") in error
 
 
+@pytest.mark.parametrize(
+    "undone", ["ssl_cert_reqs=none", "ssl_check_hostname=false", "ssl_ca_certs=%2Ftmp%2Fother.pem"]
+)
+def test_a_url_does_not_undo_the_authority_that_redis_is_to_be_vouched_for_by(undone: str) -> None:
+    (error,) = errors({"DTS_REDIS_URL": f"rediss://a/0?{undone}", "DTS_REDIS__CA_FILE": "/etc/ca.pem"})
+    assert error.startswith("redis.ca_file: ")
+    assert undone.replace("%2F", "/") in error
+
+
 def test_a_url_to_which_the_authority_was_added_is_loaded_again_as_it_is() -> None:
     url = load({"DTS_DATABASE_URL": "postgresql://a/b?target=x", "DTS_DATABASE__CA_FILE": "/etc/ca.pem"}).database.url
     assert url == "postgresql://a/b?sslmode=verify-full&sslrootcert=%2Fetc%2Fca.pem&target=x"

@@ -24,10 +24,8 @@ _SETTINGS = {
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
     "jit": "off",
-    "TimeZone": "UTC",
+    "timezone": "UTC",
 }
-"""By the names that `pg_settings` has for them."""
-
 _GRACE = 5.0  # seconds that the answer to a statement may take longer than the statement
 
 _AWAY = (
@@ -79,8 +77,8 @@ async def _prepare(connection: Any) -> None:
 
 async def _demand_settings(pool: Any, asked: Mapping[str, str]) -> None:
     """Raise StoreUnavailable unless sessions are set as asked: plans, patience and the leader's term rest on it."""
-    found = {row["name"]: row["setting"] for row in await pool.fetch(STATEMENTS["server_settings"], list(asked))}
-    lost = sorted(name for name, value in asked.items() if name != "application_name" and found.get(name) != value)
+    found = {row["name"]: row["setting"] for row in await pool.fetch(STATEMENTS["session_settings"], list(asked))}
+    lost = sorted(name for name, value in asked.items() if name != "application_name" and found[name] != value)
     if lost:
         raise StoreUnavailable(
             f"sessions are opened without what was asked of them ({', '.join(lost)}): a pooler in between drops it;"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import UUID
 
 import anyio
 import anyio.to_thread
@@ -94,17 +95,23 @@ async def until_reported_twice(end_command: Callable[[], None]) -> None:
                 await report.reached.wait()
 
 
+async def start_two(works: Works, directory: Path, last: str = "true") -> tuple[UUID, UUID, Path]:
+    """Run a command until a file is there and then `last`, another one beside it; return (run, the other, the file)."""
+    go, note = directory / "go", directory / "note"
+    neighbour = await works.submit("sleep 60")
+    await works.row_when(neighbour, "running")
+    run_id = await works.submit(f"echo $$ > {note}; until [ -e {go} ]; do sleep 0.02; done; {last}")
+    await first_line(note)
+    return run_id, neighbour, go
+
+
 async def test_an_outcome_waits_for_a_lock_that_is_held_for_longer_than_a_statement_may_take(
     postgres_server: ServerHandle,
     redis_url: str,
     shared: Path,  # noqa: F811
 ) -> None:
     async with worker_on(postgres_server, redis_url, lease=60.0) as works:
-        go, note = shared / "go", shared / "note"
-        neighbour = await works.submit("sleep 60")
-        await works.row_when(neighbour, "running")
-        run_id = await works.submit(f"echo $$ > {note}; until [ -e {go} ]; do sleep 0.02; done; echo done")
-        await first_line(note)
+        run_id, neighbour, go = await start_two(works, shared, "echo done")
         async with works.database.transaction() as other:
             await other.target.fetch("SELECT FROM runs WHERE id = $1 FOR UPDATE", run_id)
             await until_reported_twice(go.touch)
@@ -120,11 +127,7 @@ async def test_an_outcome_waits_for_a_database_that_takes_no_writes(
     shared: Path,  # noqa: F811
 ) -> None:
     async with worker_on(postgres_server, redis_url, lease=60.0) as works:
-        go, note = shared / "go", shared / "note"
-        neighbour = await works.submit("sleep 60")
-        run_id = await works.submit(f"echo $$ > {note}; until [ -e {go} ]; do sleep 0.02; done")
-        await first_line(note)
-        await works.row_when(neighbour, "running")
+        run_id, neighbour, go = await start_two(works, shared)
         await works.query("ALTER SYSTEM SET default_transaction_read_only = on")
         await works.query("SELECT pg_reload_conf()")
         await until(lambda: not works.health.snapshot()["worker.database claims"].ok, what="writes to be refused")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from scheduler.worker.launch import Launch
 from scheduler.worker.page import LeasePage
 from scheduler.worker.processes import Process, Processes
 from scheduler.worker.spawn import DEFAULT_PATH
-from tests.roles.worker_support import Runner, printed, python
+from tests.roles.worker_support import Runner, open_files, printed, python
 from tests.support import until
 
 pytestmark = pytest.mark.skipif(not linux.SUPPORTED, reason="needs pidfds and subreapers")
@@ -158,13 +159,10 @@ async def test_what_a_command_prints_early_and_late_keeps_its_order(bench: Bench
 
 async def test_descriptors_of_commands_that_have_ended_are_closed_everywhere(bench: Bench) -> None:
     await bench.runner.run("sleep 0.2; echo late")  # its pipes were passed on
-    before = [_descriptors(pid) for pid in (os.getpid(), *bench.spawners)]
+    before = [open_files(pid) for pid in (os.getpid(), *bench.spawners)]
     for _ in range(3):
         await bench.runner.run("sleep 0.2 & echo early")
         await bench.runner.run("sleep 0.2; echo late")
         await bench.runner.run("setsid sleep 100 & echo held")
-    assert [_descriptors(pid) for pid in (os.getpid(), *bench.spawners)] == before
-
-
-def _descriptors(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    after = [open_files(pid) for pid in (os.getpid(), *bench.spawners)]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [Counter()] * len(after)

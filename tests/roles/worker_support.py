@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,20 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def open_files(pid: int | None = None) -> Counter[str]:
+    """What the process has open, ours if none is named, by kind and inode.
+
+    Compare by what came (`open_files() - before`): what earlier tests left in cycles of our own memory may be closed
+    at any moment, which would hide what leaked.
+    """
+    gc.collect()
+    opened: Counter[str] = Counter()
+    for descriptor in Path(f"/proc/{pid or os.getpid()}/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that reads the directory
+            opened[str(descriptor.readlink())] += 1
+    return opened
 
 
 class Runner:

@@ -47,6 +47,7 @@ def logs(
             out = remote.output()
             for event in events:
                 out.data(event)
+                sys.stdout.flush()
         else:
             copy_output(events)
     return exits.OK

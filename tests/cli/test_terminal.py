@@ -59,6 +59,20 @@ def test_a_reader_that_has_had_enough_is_no_error(remote: Dts, server: str) -> N
     assert done.stdout.endswith(f"{exits.OK}\n")
 
 
+def test_a_program_that_follows_a_run_reads_each_piece_when_it_is_written(remote: Dts, server: str) -> None:
+    run = remote("submit", "-c", "--", "echo early; sleep 20").item["last_run"]["id"]
+    line = [sys.executable, "-m", "scheduler", "logs", "-f", "--json", run]
+    env = {"PATH": os.environ["PATH"], "DTS_SERVER": server}
+    with subprocess.Popen(line, stdout=subprocess.PIPE, cwd=CHECKOUT, env=env) as process:
+        try:
+            assert process.stdout is not None
+            assert b"early" in process.stdout.readline()
+            assert remote("run", "show", run).item["state"] == "running"
+        finally:
+            remote("run", "cancel", run)
+            process.kill()
+
+
 def test_help_is_quick_because_it_loads_no_client() -> None:
     code = "import sys; from scheduler.cli import run; run(['--help']); print('httpx2' in sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True)

@@ -30,24 +30,25 @@ def store(
     file: Annotated[Path | None, Parameter(help="Where the value stands. Default: stdin.")] = None,
     remote: Remote = REMOTE,
 ) -> int:
-    """Store a secret, or its next version. One newline at the end does not belong to the value.
+    """Store a secret, or its next version. One newline (or CR LF) at the end does not belong to the value.
 
     A value is never an argument, which everybody on the machine could read in the process list. A task uses it with
     `"env": {"PASSWORD": {"secret": "NAME"}}`.
     """
     try:
         if file is not None:
-            value = file.read_text(encoding="utf-8")
+            value = file.read_bytes().decode("utf-8")
         elif sys.stdin.isatty():
             from getpass import getpass  # noqa: PLC0415 - for people only
 
             value = getpass("value (not shown): ")
         else:
-            value = sys.stdin.read()
+            value = sys.stdin.buffer.read().decode("utf-8")
     except (OSError, ValueError) as error:
-        raise failure(f"the value cannot be read: {error}") from None
+        raise failure(f"the value cannot be read: {error}", exits.USAGE) from None
+    end = "\r\n" if value.endswith("\r\n") else "\n"
     with remote.connect() as client:
-        secret = client.store_secret(name, value.removesuffix("\n"))
+        secret = client.store_secret(name, value.removesuffix(end))
         remote.output().done(secret, f"{secret.name}: version {secret.version}")
     return exits.OK
 

@@ -165,6 +165,7 @@ def _duration(text: str | None) -> float | str | None:
 
 def _text(name: str) -> str:
     try:
-        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise failure(f"--stdin {name}: {error}", exits.USAGE) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def test_a_secret_reaches_the_command_and_nobody_else(
     file.write_text("correct horse\n")
     stored = remote("secret", "set", "cli-password", "--file", file)
     assert (stored.code, stored.item["version"]) == (exits.OK, 1)
-    monkeypatch.setattr("sys.stdin", io.StringIO("battery staple\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"battery staple\n")))
     assert remote("secret", "set", "cli-password").item["version"] == 2
     listed = remote("secret", "list")
     assert "cli-password" in [secret["name"] for secret in listed.items]
@@ -44,9 +45,30 @@ def test_a_secret_reaches_the_command_and_nobody_else(
     assert remote("secret", "delete", "cli-password").code == exits.FAILURE
 
 
-def test_a_value_that_cannot_be_read_is_said_to_be(remote: Dts, tmp_path: Path) -> None:
-    refused = remote("secret", "set", "x", "--file", tmp_path / "none")
-    assert refused.code == exits.FAILURE
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"], ids=["none", "LF", "CR LF"])
+@pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
+def test_a_value_keeps_its_bytes_but_for_one_newline_at_the_end(
+    remote: Dts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piped: bool, end: bytes
+) -> None:
+    file = tmp_path / "value"
+    file.write_bytes(b"a\r\nb\rc" + end)
+    if piped:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
+    assert remote("secret", "set", "cli-lines", *(() if piped else ("--file", file))).code == exits.OK
+    task = tmp_path / "task.json"
+    command = """test "$P" = "$(printf 'a\\r\\nb\\rc')\""""
+    task.write_text(json.dumps({"name": "compares", "command": command, "env": {"P": {"secret": "cli-lines"}}}))
+    run = remote("submit", "--file", task).item["run_id"]
+    assert remote("run", "wait", run, "--timeout", 20).item["state"] == "completed"
+
+
+@pytest.mark.parametrize("data", [None, b"caf\xe9"], ids=["no file", "not UTF-8"])
+def test_a_value_that_cannot_be_read_is_said_to_be(dts: Dts, tmp_path: Path, data: bytes | None) -> None:
+    file = tmp_path / "value"
+    if data is not None:
+        file.write_bytes(data)
+    refused = dts("secret", "set", "x", "--file", file)
+    assert refused.code == exits.USAGE
     assert "cannot be read" in refused.err
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,18 @@ def test_standard_input_comes_from_a_file(remote: Dts, tmp_path: Path) -> None:
     assert done.out == "two\none\n"
 
 
+@pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
+def test_standard_input_keeps_its_bytes(
+    remote: Dts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piped: bool
+) -> None:
+    file = tmp_path / "in"
+    file.write_bytes(b"a\r\nb\rc\r\n")
+    if piped:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
+    done = remote("submit", "--stdin", "-" if piped else file, "--", "true")
+    assert done.item["stdin"] == "a\r\nb\rc\r\n"
+
+
 def test_a_wait_that_takes_too_long_leaves_the_run_alone(remote: Dts) -> None:
     done = remote("submit", "-w", "--wait-timeout", 0.01, "--delay", "1h", "--", "true")
     assert done.code == exits.RETRY
@@ -79,6 +93,7 @@ def test_an_idempotency_key_makes_one_task(remote: Dts) -> None:
         (("--priority", "12", "--", "true"), "priority"),
         (("--at", "tomorrow", "--", "true"), "run_at"),
         (("--stdin", "/no/such/file", "--", "true"), "No such file"),
+        (("--stdin", sys.executable, "--", "true"), "utf-8"),
         (("--no-such-option", "--", "true"), "--no-such-option"),
     ],
 )

@@ -18,8 +18,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(words: list[str]) -> int:
     """Return the exit code of `dts *words`."""
-    from scheduler.cli import flags  # noqa: PLC0415 - each command imports what it needs
+    from scheduler.cli import exits, flags  # noqa: PLC0415 - each command imports what it needs
 
+    if (wrong := next((number for number, word in enumerate(words, 1) if not _is_utf8(word)), None)) is not None:
+        from scheduler.cli.connection import say  # noqa: PLC0415
+
+        say(f"argument {wrong} is not UTF-8")
+        return exits.USAGE
     if words and words[0] in flags.PROCESSES:
         lifeline.end_when_interrupted()
         settings = flags.parse(words[0], words[1:])
@@ -38,6 +43,15 @@ def run(words: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit complains again
         return 0
     return code
+
+
+def _is_utf8(word: str) -> bool:
+    """Say whether an argument can be sent or stored: bytes that are no UTF-8 come as halves of surrogate pairs."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def guard(argv: list[str]) -> NoReturn:

@@ -55,6 +55,24 @@ def test_unknown_flags_and_commands_are_usage_errors() -> None:
         assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("submit", "--", "cat", "caf\udce9"),
+        ("task", "show", "caf\udce9"),
+        ("crontab", "import", "caf\udce9"),
+        ("api", "--host", "caf\udce9"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_an_argument_that_is_not_utf8_is_said_to_be_before_anything_is_done(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(list(words)) == exits.USAGE
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"dts: argument {len(words)} is not UTF-8\n")
+
+
 def test_a_role_without_servers_says_what_to_set() -> None:
     done = dts("api")
     assert done.returncode == exits.CONFIG

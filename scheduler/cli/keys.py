@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import IO, TYPE_CHECKING, Annotated, Any, get_args
 
 from cyclopts import App, Parameter
 
@@ -62,9 +63,11 @@ def create(  # noqa: PLR0913 - one per flag
     if not bootstrap:
         from scheduler.wire.access import NewKey  # noqa: PLC0415 - not needed for help
 
-        with remote.connect() as client:
-            new = NewKey(name=name, role=role, permissions=permissions, namespaces=namespace, expires_in=expires_in)
-            _hand_over(client.create_key(new), out, remote)
+        new = NewKey(name=name, role=role, permissions=permissions, namespaces=namespace, expires_in=expires_in)
+        with remote.connect() as client, _new_file(out) as file:
+            key = client.create_key(new)
+            _store(key, file, out)
+        _hand_over(key, out, remote)
         return exits.OK
     from scheduler.cli.database import with_database  # noqa: PLC0415 - not needed for help
 
@@ -121,31 +124,55 @@ async def _make(database: Database, remote: Remote, out: Path | None, *, lifetim
 
     now: datetime = await database.fetchval("database_now")
     expires_at = None if lifetime is None else now + timedelta(seconds=lifetime)
-    async with database.transaction() as executor:
-        key = await Keys(database).create(executor, expires_at=expires_at, actor="bootstrap", **fields)
-        if key is not None:
-            entry = Entry(
-                namespace=None, actor="bootstrap", action="create_key", object=key.id, request_id="-", status=201
-            )
-            await write_audit(executor, [entry])
-    if key is None:
-        raise failure(f"a key of these namespaces is already named {fields['name']!r}; choose another name")
+    with _new_file(out) as file:
+        async with database.transaction() as executor:
+            key = await Keys(database).create(executor, expires_at=expires_at, actor="bootstrap", **fields)
+            if key is not None:
+                entry = Entry(
+                    namespace=None, actor="bootstrap", action="create_key", object=key.id, request_id="-", status=201
+                )
+                await write_audit(executor, [entry])
+        if key is None:
+            raise failure(f"a key of these namespaces is already named {fields['name']!r}; choose another name")
+        _store(key, file, out)
     _hand_over(key, out, remote)
     return exits.OK
 
 
+@contextmanager
+def _new_file(path: Path | None) -> Iterator[IO[str] | None]:
+    """Make the file for a key before the key, which nobody would ever know without; it goes if no key gets there."""
+    if path is None:
+        yield None
+        return
+    try:
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w")
+    except OSError as error:
+        raise failure(f"{path}: {error.strerror}; no key was made") from None
+    try:
+        with file:
+            yield file
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _store(key: IssuedKey, file: IO[str] | None, path: Path | None) -> None:
+    """Write a key into the file that was made for it, if one was."""
+    if file is None:
+        return
+    try:
+        with file:
+            file.write(key.key + "\n")
+    except OSError as error:
+        why = f"{path}: {error.strerror}; revoke the key that was made for nothing: dts key revoke {key.id}"
+        raise failure(why) from None
+
+
 def _hand_over(key: IssuedKey, out: Path | None, remote: Remote) -> None:
-    """Give the key to whoever asked for it: in a file of theirs, or on stdout."""
+    """Say which file holds the key, or show it to whoever asked for it."""
     output = remote.output()
     if out is not None:
-        try:
-            handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w") as file:
-                file.write(key.key + "\n")
-        except OSError as error:
-            # The key exists by now, and nobody will ever know it.
-            why = f"{out}: {error.strerror}; revoke the key that was made for nothing: dts key revoke {key.id}"
-            raise failure(why) from None
         output.done({"id": key.id, "file": str(out)}, f"{key.id} ({key.name}) is in {out}")
         return
     if output.pretty:

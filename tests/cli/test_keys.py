@@ -48,8 +48,16 @@ def test_a_key_goes_into_a_private_file_that_is_never_overwritten(remote: Dts, t
     assert text.strip() not in made.out
     again = remote("key", "create", "--name", "deploy again", "--role", "editor", "--out", out)
     assert again.code == exits.FAILURE
-    assert "dts key revoke" in again.err
+    assert f"{out}: File exists" in again.err
     assert out.read_text() == text
+    assert "deploy again" not in [key["name"] for key in remote("key", "list").items]
+
+
+def test_a_key_that_is_refused_leaves_no_file(remote: Dts, tmp_path: Path) -> None:
+    words = ("key", "create", "--name", "only one", "--role", "viewer")
+    assert remote(*words).code == exits.OK
+    assert remote(*words, "--out", tmp_path / "key").code == exits.FAILURE
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_permission_is_said_before_anything_is_asked(dts: Dts) -> None:
@@ -90,6 +98,30 @@ async def test_the_first_key_is_made_in_the_database_and_is_an_admins(
     (key,) = (await api.get("/api/keys", headers=header)).json["items"]
     assert (key["role"], key["namespaces"], key["created_by"]) == ("admin", ["*"], "bootstrap")
     assert await anyio.to_thread.run_sync(bootstrap) == exits.FAILURE
+
+
+async def test_no_first_key_is_made_where_its_file_cannot_be(
+    dts: Dts, database: Database, database_url: str, tmp_path: Path
+) -> None:
+    def bootstrap(name: str, file: str) -> int:
+        words = ("--bootstrap", "--name", name, "--database-url", database_url, "--out", tmp_path / file)
+        return dts("key", "create", *words).code
+
+    async def names() -> list[str]:
+        async with database.session() as connection:
+            return [row["name"] for row in await connection.fetch("SELECT name FROM api_keys")]
+
+    def files() -> set[str]:
+        return {file.name for file in tmp_path.iterdir()}
+
+    (tmp_path / "there").touch()
+    assert await anyio.to_thread.run_sync(bootstrap, "first", "there") == exits.FAILURE
+    assert await anyio.to_thread.run_sync(bootstrap, "first", "no/such/directory") == exits.FAILURE
+    assert await names() == []
+    assert await anyio.to_thread.run_sync(bootstrap, "first", "key") == exits.OK
+    assert await anyio.to_thread.run_sync(bootstrap, "first", "again") == exits.FAILURE
+    assert await names() == ["first"]
+    assert files() == {"there", "key"}
 
 
 def test_what_each_role_holds_is_listed_without_a_server(dts: Dts) -> None:

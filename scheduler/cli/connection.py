@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +105,12 @@ def failure(message: str, code: int = exits.FAILURE) -> SystemExit:
     """Say what is wrong on stderr, and return the exit to raise."""
     say(message)
     return SystemExit(code)
+
+
+def need(given: Sequence[str], what: str) -> None:
+    """Have a command that acts on each of some things told of which ones. Raises SystemExit."""
+    if not given or not all(given):
+        raise failure(f"say which {what}", exits.USAGE)
 
 
 def explain(error: ClientError, server: str) -> tuple[str, int]:

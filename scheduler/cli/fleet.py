@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from scheduler.cli import exits
-from scheduler.cli.connection import REMOTE, Remote, failure
+from scheduler.cli.connection import REMOTE, Remote, failure, need
 
 if TYPE_CHECKING:
     from scheduler.client import Client
@@ -48,6 +48,7 @@ def drain_workers(
 
     They stay away until somebody starts them: `systemctl start dts-worker@1`, `dts worker`, or `dts up` once more.
     """
+    need(references, "workers")
     with remote.connect() as client:
         out = remote.output()
         for reference in references:
@@ -74,6 +75,7 @@ def list_queues(*, remote: Remote = REMOTE) -> int:
 @queues.command
 def pause(*names: QueueNames, remote: Remote = REMOTE) -> int:
     """Start nothing more from queues; what executes goes on."""
+    need(names, "queues")
     with remote.connect() as client:
         out = remote.output()
         for name in names:
@@ -84,6 +86,7 @@ def pause(*names: QueueNames, remote: Remote = REMOTE) -> int:
 @queues.command
 def resume(*names: QueueNames, remote: Remote = REMOTE) -> int:
     """Let paused queues go on."""
+    need(names, "queues")
     with remote.connect() as client:
         out = remote.output()
         for name in names:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, get_args
 from cyclopts import App, Parameter
 
 from scheduler.cli import exits
-from scheduler.cli.connection import FLAG, JSON, REMOTE, Remote, failure
+from scheduler.cli.connection import FLAG, JSON, REMOTE, Remote, failure, need
 from scheduler.cli.options import Config, DatabaseUrl
 from scheduler.domain.access import EVERY_NAMESPACE, GRANTS, PERMISSIONS, Permission, Role
 from scheduler.domain.durations import parse_duration
@@ -110,6 +110,7 @@ def revoke(
     *identifiers: Annotated[str, Parameter(help="Key ids, from `dts key list`.")], remote: Remote = REMOTE
 ) -> int:
     """End keys: they are refused within seconds."""
+    need(identifiers, "keys")
     with remote.connect() as client:
         out = remote.output()
         for identifier in identifiers:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from scheduler.cli import exits
-from scheduler.cli.connection import REMOTE, Remote, task_id
+from scheduler.cli.connection import REMOTE, Remote, need, task_id
 
 if TYPE_CHECKING:
     from scheduler.client import Run
@@ -94,6 +94,7 @@ def explain(run: Annotated[str, Parameter(help="Run id.")], /, *, remote: Remote
 @app.command
 def cancel(*runs: RunIds, remote: Remote = REMOTE) -> int:
     """Cancel runs; one that executes is asked to end by its kill signal."""
+    need(runs, "runs")
     with remote.connect() as client:
         out = remote.output()
         for run in runs:
@@ -105,6 +106,7 @@ def cancel(*runs: RunIds, remote: Remote = REMOTE) -> int:
 @app.command
 def retry(*runs: RunIds, remote: Remote = REMOTE) -> int:
     """Run ended runs again, now, with fresh budgets and their tasks' present definitions."""
+    need(runs, "runs")
     with remote.connect() as client:
         out = remote.output()
         for run in runs:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from scheduler.cli import exits
-from scheduler.cli.connection import JSON, REMOTE, Remote, failure
+from scheduler.cli.connection import JSON, REMOTE, Remote, failure, need
 from scheduler.cli.options import Config, DatabaseUrl
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def list_secrets(*, remote: Remote = REMOTE) -> int:
 @app.command
 def delete(*names: Name, remote: Remote = REMOTE) -> int:
     """Delete secrets that no recurring task uses."""
+    need(names, "secrets")
     with remote.connect() as client:
         for name in names:
             client.delete_secret(name)

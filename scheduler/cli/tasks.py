@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from scheduler.cli import exits
-from scheduler.cli.connection import DASH, FLAG, REMOTE, Remote, failure, find_task, say, task_id
+from scheduler.cli.connection import DASH, FLAG, REMOTE, Remote, failure, find_task, need, say, task_id
 from scheduler.cli.following import OnInterrupt, follow
 from scheduler.domain.backfill import BackfillOverlap
 
@@ -252,8 +252,7 @@ def _each(
     text: Callable[[Any], str],
 ) -> int:
     """Do something to each task, in order; the first failure ends it."""
-    if not references:
-        raise failure("say which tasks", exits.USAGE)
+    need(references, "tasks")
     with remote.connect() as client:
         out = remote.output()
         for reference in references:

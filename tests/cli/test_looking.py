@@ -190,6 +190,25 @@ def test_deciding_dead_letters_needs_to_be_told_which(dts: Dts) -> None:
     assert dts("dlq", "replay", "x", "--all").code == exits.USAGE
 
 
+@pytest.mark.parametrize("given", [(), ("",), ("x", "")], ids=["none", "an empty one", "an empty one beside another"])
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        ("task pause", "tasks"),
+        ("run cancel", "runs"),
+        ("run retry", "runs"),
+        ("queue pause", "queues"),
+        ("queue resume", "queues"),
+        ("worker drain", "workers"),
+        ("key revoke", "keys"),
+        ("secret delete", "secrets"),
+    ],
+)
+def test_a_command_that_acts_on_each_is_told_which(dts: Dts, command: str, what: str, given: tuple[str, ...]) -> None:
+    done = dts(*command.split(), *given)
+    assert (done.code, done.err) == (exits.USAGE, f"dts: say which {what}\n")
+
+
 def test_workers_are_listed_and_an_unknown_one_cannot_be_drained(remote: Dts) -> None:
     assert remote("worker", "list").item["state"] == "live"
     assert "no worker begins with 'xyz'" in remote("worker", "drain", "xyz").err

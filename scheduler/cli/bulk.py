@@ -1,13 +1,14 @@
 """`dts submit --file`: many tasks, from a file or as they come through a pipe.
 
 A file is read twice, so that nothing is sent if anything in it cannot be a task. What comes through a pipe is sent as
-it comes; where it breaks off, we say which line to go on from.
+it comes; where it breaks off, we say where to go on from.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -24,8 +25,23 @@ from scheduler.domain.task import TaskSpec
 if TYPE_CHECKING:
     from scheduler.client import Client, Created
 
-Numbered = tuple[int, TaskSpec]
-"""A task and the line that it stands on; in a JSON list, its place counted from 1."""
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a task stands: on a line, or `listed` in a JSON list, counted from 1."""
+
+    number: int
+    listed: bool = False
+
+    def __str__(self) -> str:
+        return f"task {self.number} of the list" if self.listed else f"line {self.number}"
+
+    def rest(self, file: str) -> str:
+        """Return the shell command that prints what stands in the file from here on, one task a line if listed."""
+        return f"jq -c '.[{self.number - 1}:][]' {file}" if self.listed else f"tail -n +{self.number} {file}"
+
+
+Placed = tuple[Place, TaskSpec]
 
 _one = msgspec.json.Decoder(TaskSpec)
 _many = msgspec.json.Decoder(list[TaskSpec])
@@ -48,15 +64,15 @@ def submit_file(remote: Remote, file: Path) -> list[Created]:
     return made
 
 
-def _chunks(tasks: Iterator[Numbered], name: str) -> Iterator[list[Numbered]]:
-    """Yield batches. Raises SystemExit, with what was done before, for a line that holds no task."""
+def _chunks(tasks: Iterator[Placed], name: str) -> Iterator[list[Placed]]:
+    """Yield batches. Raises SystemExit, with what was done before, for a place that holds no task."""
     done = 0
     while True:
-        chunk: list[Numbered] = []
+        chunk: list[Placed] = []
         try:
             chunk.extend(islice(tasks, BATCH_TASKS))
         except _NoTask as error:
-            first = chunk[0][0] if chunk else error.line
+            first = chunk[0][0] if chunk else error.place
             raise failure(f"{error}{_going_on(name, done, first)}", exits.USAGE) from None
         if not chunk:
             return
@@ -65,7 +81,7 @@ def _chunks(tasks: Iterator[Numbered], name: str) -> Iterator[list[Numbered]]:
 
 
 def _send(
-    client: Client, name: str, chunk: list[Numbered], before: int, show: Callable[[int], None], out: Output
+    client: Client, name: str, chunk: list[Placed], before: int, show: Callable[[int], None], out: Output
 ) -> list[Created]:
     error: ApiError | Unreachable
     try:
@@ -88,14 +104,14 @@ def _print(out: Output, made: list[Created]) -> None:
         sys.stdout.flush()
 
 
-def _stopped(client: Client, name: str, rest: list[Numbered], error: ApiError | Unreachable, done: int) -> SystemExit:
-    """Say what is wrong with which lines, and where to go on."""
+def _stopped(client: Client, name: str, rest: list[Placed], error: ApiError | Unreachable, done: int) -> SystemExit:
+    """Say what is wrong with which tasks, and where to go on."""
     lines = []
     if isinstance(error, ApiError):
         for complaint in error.problem.errors[:_SHOWN]:
             _, index, *path = complaint.pointer.split("/") if complaint.pointer.startswith("/") else ("", "")
             if index.isdigit() and int(index) < len(rest):
-                lines.append(f"line {rest[int(index)][0]}: {'/'.join(['', *path])}: {complaint.detail}")
+                lines.append(f"{rest[int(index)][0]}: {'/'.join(['', *path])}: {complaint.detail}")
         if lines and (more := len(error.problem.errors) - _SHOWN) > 0:
             lines.append(f"and {more} more")
     message, code = explain(error, client.server)
@@ -105,12 +121,12 @@ def _stopped(client: Client, name: str, rest: list[Numbered], error: ApiError | 
     return failure(text, code)
 
 
-def _going_on(name: str, done: int, first: int, *, in_doubt: bool = False) -> str:
+def _going_on(name: str, done: int, first: Place, *, in_doubt: bool = False) -> str:
     """Say what stands, and how to send the rest."""
     fate = "may have been created" if in_doubt else "was not"
-    text = f"\n     {done} tasks were created; what follows, from line {first} on, {fate}"
+    text = f"\n     {done} tasks were created; what follows, from {first} on, {fate}"
     if name != "-":
-        text += f"\n     to go on once that is mended: tail -n +{first} {name} | dts submit --file -"
+        text += f"\n     to go on once that is mended: {first.rest(name)} | dts submit --file -"
     return text
 
 
@@ -128,7 +144,7 @@ def _opened(file: Path) -> IO[bytes]:
 
 
 def _checked(file: Path) -> int:
-    """Return how many tasks there are. Raises SystemExit with the lines that hold none."""
+    """Return how many tasks there are. Raises SystemExit with the places that hold none."""
     count = 0
     errors: list[str] = []
     with _opened(file) as stream:
@@ -140,7 +156,7 @@ def _checked(file: Path) -> int:
     return count
 
 
-def _read(stream: IO[bytes], name: str, errors: list[str] | None = None) -> Iterator[Numbered]:
+def _read(stream: IO[bytes], name: str, errors: list[str] | None = None) -> Iterator[Placed]:
     """Yield the tasks in a stream: one a line, a JSON list, or one object over several lines.
 
     Complaints are collected in `errors` where that is given; else the first one raises _NoTask.
@@ -155,29 +171,31 @@ def _read(stream: IO[bytes], name: str, errors: list[str] | None = None) -> Iter
         return
     for number, line in chain([first], lines):
         try:
-            yield number, _one.decode(line)
+            yield Place(number), _one.decode(line)
         except msgspec.DecodeError as error:
-            _complain(f"{name}:{number}: {error}", number, errors)
+            _complain(f"{name}:{number}: {error}", Place(number), errors)
 
 
-def _read_whole(data: bytes, name: str, errors: list[str] | None) -> Iterator[Numbered]:
+def _read_whole(data: bytes, name: str, errors: list[str] | None) -> Iterator[Placed]:
+    listed = data.lstrip().startswith(b"[")
     try:
-        tasks = _many.decode(data) if data.lstrip().startswith(b"[") else [_one.decode(data)]
+        tasks = _many.decode(data) if listed else [_one.decode(data)]
     except msgspec.DecodeError as error:
-        _complain(f"{name}: {error}", 1, errors)
+        _complain(f"{name}: {error}", Place(1, listed), errors)
     else:
-        yield from enumerate(tasks, 1)
+        for number, task in enumerate(tasks, 1):
+            yield Place(number, listed), task
 
 
-def _complain(text: str, line: int, errors: list[str] | None) -> None:
+def _complain(text: str, place: Place, errors: list[str] | None) -> None:
     if errors is None:
-        raise _NoTask(text, line)
+        raise _NoTask(text, place)
     errors.append(text)
 
 
 class _NoTask(Exception):
     """What stands there is no task."""
 
-    def __init__(self, text: str, line: int) -> None:
+    def __init__(self, text: str, place: Place) -> None:
         super().__init__(text)
-        self.line = line
+        self.place = place

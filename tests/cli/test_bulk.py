@@ -47,6 +47,18 @@ def test_a_refused_batch_names_its_lines_and_where_to_go_on(remote: Dts, tmp_pat
     assert f"tail -n +3 {file} | dts submit --file -" in done.err
 
 
+def test_a_list_that_breaks_off_is_counted_by_its_tasks(remote: Dts, tmp_path: Path) -> None:
+    file = tmp_path / "tasks.json"
+    specs = [json.loads(line) for line in tasks(None, None, None, "0 0 31 2 *").splitlines()]
+    file.write_text(json.dumps(specs, indent=2))
+    done = remote("submit", "--file", file)
+    assert done.code == exits.FAILURE
+    assert len(done.items) == 2
+    assert "task 4 of the list: /schedule: " in done.err
+    assert "2 tasks were created; what follows, from task 3 of the list on, was not" in done.err
+    assert f"jq -c '.[2:][]' {file} | dts submit --file -" in done.err
+
+
 def test_a_pipe_that_breaks_off_says_what_was_taken(remote: Dts, monkeypatch: pytest.MonkeyPatch) -> None:
     piped(monkeypatch, tasks(None, None, None) + "{broken}\n")
     done = remote("submit", "--file", "-")

@@ -61,7 +61,8 @@ def import_(
 
     Importing a file again, under the same name, changes what was changed in it and nothing else: a line that moved
     keeps its task, an edited line changes its task (also what was edited by other means), and tasks whose lines are
-    gone are reported, or deleted by `--prune`.
+    gone are reported, or deleted by `--prune`: not for a file with nothing in it, nor while it has a line that cannot
+    be taken over, which may be the one that they were made of.
     """
     if not files:
         raise failure("say which files; - is standard input", exits.USAGE)
@@ -71,6 +72,9 @@ def import_(
     names = [crontab.source for crontab in crontabs]
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise failure(f"two files are named {doubled!r}; import them apart, with different --name-prefix", exits.USAGE)
+    if prune and (empty := next((crontab.file for crontab in crontabs if crontab.empty), None)):
+        why = f"{empty} is empty: --prune would delete all tasks that were made of it"
+        raise failure(f"{why}; if they shall go: dts task list --tag crontab, dts task delete", exits.USAGE)
     if dry_run:
         rows = [row for crontab in crontabs for row in _planned(crontab)]
     else:
@@ -78,7 +82,10 @@ def import_(
             rows = _import(client, crontabs, prune=prune)
     remote.output().rows(rows, COLUMNS, empty="there is no line in it that could be a task")
     refused = sum(row["problem"] is not None for row in rows)
-    left = sum(row["result"] == "left over" for row in rows)
+    kept = sum(_KEPT in row["notes"] for row in rows)
+    left = sum(row["result"] == "left over" for row in rows) - kept
+    if kept:
+        say(f"{kept} tasks may be of lines that could not be taken over: --prune keeps them until these can be")
     if left:
         say(f"{left} tasks were made of lines that are gone; --prune deletes them")
     if refused:
@@ -88,11 +95,12 @@ def import_(
 
 @dataclass(frozen=True, slots=True)
 class _Crontab:
-    """One file. `source` is what its tasks are known by."""
+    """One file. `source` is what its tasks are known by; where it is `empty`, it has not even a comment."""
 
     file: str
     source: str
     entries: Sequence[CrontabEntry]
+    empty: bool
 
 
 Row = dict[str, Any]
@@ -129,7 +137,7 @@ def _read(file: Path, reading: Reading) -> _Crontab:
         raise failure(f"{what}: give --timezone", exits.USAGE) from None
     if reading.queue is not None:
         entries = [_queued(entry, reading.queue) for entry in entries]
-    return _Crontab(shown, source, entries)
+    return _Crontab(shown, source, entries, empty=not text.strip())
 
 
 def _queued(entry: CrontabEntry, queue: str) -> CrontabEntry:
@@ -186,13 +194,15 @@ def _import(client: Client, crontabs: Sequence[_Crontab], *, prune: bool) -> lis
             steps, left = plan_import(specs, made.get(crontab.source, []))
             ids = _created_at_once(client, [step.spec for step in steps if step.action == "create"])
             following = iter(steps)
+            taken: list[Row] = []
             for entry in crontab.entries:
                 if entry.task is None:
-                    rows.append(_row(crontab, entry, "refused"))
+                    taken.append(_row(crontab, entry, "refused"))
                 else:
-                    rows.append(_take(client, crontab, entry, next(following), ids))
-                show(len(rows))
-            rows += _gone(client, crontab, left, prune=prune)
+                    taken.append(_take(client, crontab, entry, next(following), ids))
+                show(len(rows) + len(taken))
+            rows += taken
+            rows += _gone(client, crontab, left, doubtful=any(map(_may_have_a_task, taken)), prune=prune)
     return rows
 
 
@@ -222,17 +232,28 @@ def _take(client: Client, crontab: _Crontab, entry: CrontabEntry, step: Step, id
     return _row(crontab, entry, _RESULTS[step.action], step.spec, task_id=task_id)
 
 
+def _may_have_a_task(row: Row) -> bool:
+    """Say whether a line may be one, mistyped by now, that an earlier import took over; one for @reboot never was."""
+    return row["result"] == "refused" and not row["source"].lower().startswith("@reboot")
+
+
 _RESULTS = {"create": "created", "update": "updated", "move": "moved", "keep": "unchanged"}
+_KEPT = "its line may be one that could not be taken over"
 
 
-def _gone(client: Client, crontab: _Crontab, left: Sequence[Task], *, prune: bool) -> Iterator[Row]:
-    """Report tasks whose lines are gone, or delete them; one that still runs stays until it has ended."""
+def _gone(client: Client, crontab: _Crontab, left: Sequence[Task], *, doubtful: bool, prune: bool) -> Iterator[Row]:
+    """Report tasks whose lines are gone, or delete them, unless that is `doubtful`.
+
+    One that still runs stays until it has ended.
+    """
     from scheduler.client import ApiError  # noqa: PLC0415 - not needed for help
 
     for task in left:
         row = _blank(crontab, int(task.labels["crontab"].rpartition(":")[2] or 0), "left over", task)
         row |= {"id": task.id, "next_fire_at": task.next_fire_at}
-        if prune:
+        if doubtful:
+            row["notes"] = [_KEPT]
+        elif prune:
             try:
                 client.delete_task(task.id)
             except ApiError as error:

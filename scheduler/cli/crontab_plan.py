@@ -6,7 +6,7 @@ The lines of one file are matched with the tasks that were made of it before (`l
 2. else a task with the same name, which stands for the line number and the program, is updated: the line was edited;
 3. else a task is created, under a name that none of them has.
 
-Tasks that match no line are left over: the line is gone.
+Tasks that match no line are left over: the line is gone, or it is one that could not be read.
 """
 
 from __future__ import annotations

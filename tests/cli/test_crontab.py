@@ -133,6 +133,47 @@ def test_a_changed_file_changes_what_was_changed_in_it(remote: Dts, crontab: Pat
     assert {item["result"] for item in remote(*flags).items} == {"unchanged"}
 
 
+def test_what_a_mistyped_line_was_made_into_is_not_pruned(remote: Dts, crontab: Path) -> None:
+    flags = ("crontab", "import", "--queue", "nobody-reads-this", "--prune", crontab)
+    crontab.write_text("0 1 * * * one\n0 2 * * * two\n@reboot three\n")
+    one, two, _ = (item["id"] for item in remote(*flags).items)
+    crontab.write_text("0 25 * * * one\n@reboot three\n")
+    done = remote(*flags)
+    assert results(done.items[:2]) == [(1, "refused"), (2, "refused")]
+    assert sorted(results(done.items[2:])) == [(1, "left over"), (2, "left over")]
+    assert "2 tasks may be of lines that could not be taken over" in done.err
+    assert "--prune deletes them" not in done.err
+    assert [remote("task", "show", task).code for task in (one, two)] == [exits.OK, exits.OK]
+    crontab.write_text("0 3 * * * one\n@reboot three\n")
+    mended = remote(*flags)
+    assert results(mended.items) == [(1, "updated"), (2, "refused"), (2, "deleted")]
+    assert [item["id"] for item in mended.items] == [one, None, two]
+
+
+def test_what_an_edited_line_was_made_into_is_not_pruned_if_the_server_refuses_it(remote: Dts, crontab: Path) -> None:
+    flags = ("crontab", "import", "--queue", "nobody-reads-this", "--prune", crontab)
+    crontab.write_text("0 1 * * * one\n")
+    one = remote(*flags).item["id"]
+    remote("submit", "--name", f"{crontab.name}-1-two", "--schedule", "@yearly", "--", "true")
+    crontab.write_text("0 1 * * * two\n")
+    assert results(remote(*flags).items) == [(1, "refused"), (1, "left over")]
+    assert remote("task", "show", one).code == exits.OK
+
+
+def test_an_empty_file_prunes_nothing(remote: Dts, crontab: Path) -> None:
+    flags = ("crontab", "import", "--queue", "nobody-reads-this", "--prune", crontab)
+    crontab.write_text("0 1 * * * one\n")
+    one = remote(*flags).item["id"]
+    for nothing in ("", " \n\n"):
+        crontab.write_text(nothing)
+        done = remote(*flags)
+        assert (done.code, done.out) == (exits.USAGE, "")
+        assert f"{crontab} is empty" in done.err
+    assert remote("task", "show", one).code == exits.OK
+    crontab.write_text("# 0 1 * * * one\n")
+    assert results(remote(*flags).items) == [(1, "deleted")]
+
+
 def test_a_name_that_a_task_of_another_origin_has_is_refused_for_that_line_alone(remote: Dts, crontab: Path) -> None:
     crontab.write_text("0 1 * * * one\n0 2 * * * two\n")
     taken = f"{crontab.name}-1-one"

@@ -31,7 +31,7 @@ class Child:
         async with self._waiting:
             if self.code is None:
                 if hasattr(os, "pidfd_open"):
-                    handle = os.pidfd_open(self.pid)
+                    handle = await _handle(self.pid)
                     try:
                         await anyio.wait_readable(handle)
                     finally:
@@ -57,6 +57,18 @@ class Child:
             self.code = self._popen.wait()
         else:
             self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+async def _handle(pid: int) -> int:
+    """Return a descriptor that becomes readable when the process ends, once there is one to be had."""
+    failures = 0
+    while True:
+        try:
+            return os.pidfd_open(pid)
+        except OSError as error:
+            failures += 1
+            _log.error("role cannot be watched", pid=pid, error=str(error))
+            await sleep(STEADY.delay(failures))
 
 
 class Children:
@@ -91,11 +103,17 @@ class Children:
             if code in fatal:
                 self._on_fatal(name, code)
                 return
-            failures += 1
-            await sleep(STEADY.delay(failures))
-            if name in self._stopping:
-                return
-            self._children[name] = Child(self._respawn(name))
+            started: Launched | None = None
+            while started is None:
+                failures += 1
+                await sleep(STEADY.delay(failures))
+                if name in self._stopping:
+                    return
+                try:
+                    started = self._respawn(name)
+                except OSError as error:  # too many processes, or no memory: others may leave some
+                    _log.error("role does not start again", role_name=name, error=str(error))
+            self._children[name] = Child(started)
 
     async def stop(self, names: Iterable[str], seconds: float) -> None:
         """Ask children to drain, all at once; kill those that have not ended after `seconds`."""

@@ -115,8 +115,8 @@ class Children:
                     _log.error("role does not start again", role_name=name, error=str(error))
             self._children[name] = Child(started)
 
-    async def stop(self, names: Iterable[str], seconds: float) -> None:
-        """Ask children to drain, all at once; kill those that have not ended after `seconds`."""
+    async def stop(self, names: Iterable[str], seconds: float | None) -> None:
+        """Ask children to drain, all at once; kill those that have not ended after `seconds` (None: none of them)."""
         wanted = list(names)
         self._stopping.update(wanted)
         chosen = [self._children[name] for name in wanted]

@@ -29,6 +29,8 @@ from scheduler.store.database import Database, StoreUnavailable
 
 _FATAL = (exits.CONFIG, exits.USAGE)
 _ROLE_PATIENCE = 15.0
+"""Seconds for roles to end, except workers: these take as long as their tasks were promised, and those that hang
+without renewing their lease are ended by their guards."""
 
 
 def supervise(
@@ -37,13 +39,12 @@ def supervise(
     *,
     respawn: Callable[[str], Launched],
     url: str,
-    drain_timeout: float,
     log: Log,
     say: Callable[[str], None],
 ) -> int:
     """Run until a signal comes; return the exit code. `started` are the roles' first processes, by name."""
     telemetry.configure(role="up", level=log.level, layout=log.format)
-    supervisor = _Supervisor(plan, respawn, url, drain_timeout, say)
+    supervisor = _Supervisor(plan, respawn, url, say)
     for name, launched in started.items():
         supervisor.children.add(name, launched)
     code = process.run_process(supervisor.run)
@@ -58,14 +59,11 @@ class _Readiness(msgspec.Struct):
 
 
 class _Supervisor:
-    def __init__(
-        self, plan: Plan, respawn: Callable[[str], Launched], url: str, drain_timeout: float, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, plan: Plan, respawn: Callable[[str], Launched], url: str, say: Callable[[str], None]) -> None:
         self.children = Children(respawn, self._give_up)
         self.code = exits.OK
         self._plan = plan
         self._url = url
-        self._drain_timeout = drain_timeout
         self._say = say
         self._workers = 0
         self._stop = anyio.Event()
@@ -145,7 +143,7 @@ class _Supervisor:
         names = self.children.names
         workers = _workers(names)
         self._say("stopping: running commands may finish, up to their drain timeout (again Ctrl-C: at once)")
-        await self.children.stop(workers, self._drain_timeout + _ROLE_PATIENCE)
+        await self.children.stop(workers, None)
         await self.children.stop([name for name in names if name not in workers], _ROLE_PATIENCE)
 
     def _give_up(self, name: str, code: int) -> None:

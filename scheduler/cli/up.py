@@ -114,7 +114,6 @@ class _Up:
             {**started, **early},
             respawn=self._spawn,
             url=f"http://{_bracketed(self._config.api.host)}:{self._port}",
-            drain_timeout=self._config.worker.drain_timeout,
             log=self._config.log,
             say=say,
         )

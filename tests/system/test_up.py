@@ -158,6 +158,21 @@ def test_running_commands_may_finish_before_it_stops(up: Up, home: Path) -> None
     assert (marks / "finished").exists()
 
 
+def test_what_the_drain_left_running_has_its_kill_timeout(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hasty = "import sys; from scheduler.cli import main, supervise; supervise._ROLE_PATIENCE = 1.0; main(sys.argv[1:])"
+    marks = home / "marks"
+    marks.mkdir()
+    marks.chmod(0o777)
+    monkeypatch.setenv("DTS_WORKER__DRAIN_TIMEOUT", "0")
+    with dts_up(home / "data", program=("-c", hasty)) as up:
+        assert up.url, "".join(up.log)
+        trap = f"trap 'sleep 3; touch {marks}/finished; exit' TERM"
+        up.submit(f"{trap}; touch {marks}/started; while :; do sleep 0.05; done", kill_timeout=20)
+        until_sync((marks / "started").exists)
+        assert up.stop() == 0
+    assert (marks / "finished").exists()
+
+
 def test_a_worker_that_was_drained_stays_away(up: Up) -> None:
     (worker,) = up.request("GET", "/api/workers").json()["items"]
     assert up.request("POST", f"/api/workers/{worker['id']}/drain").status_code == 202

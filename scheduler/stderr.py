@@ -16,11 +16,11 @@ def say(text: str) -> None:
     write(f"{text}\n".encode(errors="backslashreplace"))
 
 
-def write(data: bytes | memoryview) -> None:
-    """Write what can be written, now or never."""
+def write(data: bytes | memoryview, fd: int = FD) -> None:
+    """Write what can be written, now or never; what belongs elsewhere, to another `fd`."""
     left = memoryview(data)
     try:
         while left:
-            left = left[os.write(FD, left) :]
+            left = left[os.write(fd, left) :]
     except OSError:
         return

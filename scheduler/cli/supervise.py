@@ -13,7 +13,7 @@ import msgspec
 
 import scheduler.cli.roles  # what the roles share is imported here, once for all of them
 import scheduler.domain.cron  # noqa: F401
-from scheduler import process, telemetry
+from scheduler import process, stderr, telemetry
 from scheduler.cli import exits
 from scheduler.cli.children import Children
 from scheduler.cli.launch import Launched
@@ -98,8 +98,8 @@ class _Supervisor:
         backoff = Backoff(base=0.01, cap=0.05)
         while not await self._is_ready():
             await sleep(backoff.cap / 2)
-        sys.stdout.write(f"ready {self._url}\n")
-        sys.stdout.flush()
+        if sys.stdout is not None:  # else its descriptor is somebody's
+            stderr.write(f"ready {self._url}\n".encode(), sys.stdout.fileno())
         process.notify("READY=1")
 
     async def _migrate(self) -> None:

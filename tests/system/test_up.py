@@ -53,6 +53,18 @@ def test_a_command_runs_and_everything_is_known_after_a_restart(home: Path) -> N
         assert up.stop(signal.SIGINT) == 0
 
 
+@pytest.mark.parametrize("away", ["os.close(1)", "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)"])
+def test_it_goes_on_although_nobody_can_be_told_that_it_is_ready(home: Path, away: str) -> None:
+    again = f"import os, sys; {away}; os.execv(sys.executable, [sys.executable, '-m', 'scheduler', *sys.argv[1:]])"
+    with dts_up(home, program=("-c", again)) as up:
+        assert up.url == ""
+        up.url = until_sync(lambda: f"http://127.0.0.1:{listens_on(up.role('dts-api'))}", 30)
+        until_sync(lambda: up.request("GET", "/health/ready").json()["workers"], 30)
+        done = up.submit(["/bin/true"])["id"]
+        until_sync(lambda: completed(up, done))
+        assert up.stop() == 0, "".join(up.log)
+
+
 def test_a_second_one_on_the_same_directory_is_refused(up: Up) -> None:
     with dts_up(up.data) as second:
         assert second.wait() == 75
@@ -180,6 +192,11 @@ def test_a_worker_that_was_drained_stays_away(up: Up) -> None:
     assert not {"dts-guard", "dts-worker"} & {process.name() for process in up.family()}
     assert up.request("GET", "/api/workers").json()["items"][0]["state"] == "left"
     assert up.stop() == 0
+
+
+def listens_on(process: psutil.Process) -> int:
+    (port,) = {found.laddr.port for found in process.net_connections("tcp4") if found.status == psutil.CONN_LISTEN}
+    return port
 
 
 def words(process: psutil.Process) -> str:

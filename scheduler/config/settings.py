@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from scheduler.config.addresses import loosened
+from scheduler.config.addresses import is_readable, loosened
 from scheduler.domain.blockers import LEADER_SILENT_AFTER
 
 Seconds = Annotated[float, Meta(ge=0, extra={"unit": "seconds"})]
@@ -155,10 +155,13 @@ SECTIONS: dict[str, dict[str, msgspec.structs.FieldInfo]] = {
 }
 
 
-def _scheme(*allowed: str) -> Callable[[Any], None]:
+def _server(*schemes: str) -> Callable[[Any], None]:
     def check(url: str) -> None:
-        if url and url.partition("://")[0] not in allowed:
-            raise ValueError(f"the URL must start with {' or '.join(f'{name}://' for name in allowed)}")
+        if url and url.partition("://")[0] not in schemes:
+            raise ValueError(f"the URL must start with {' or '.join(f'{name}://' for name in schemes)}")
+        if not is_readable(url):
+            hint = "special characters of the password are written as %XX (# as %23, / as %2F)"
+            raise ValueError(f"the URL cannot be read: ports are numbers, and {hint}")
 
     return check
 
@@ -186,8 +189,8 @@ def _master_keys(text: str) -> None:
 
 
 CHECKS: dict[str, Callable[[Any], None]] = {
-    "database.url": _scheme("postgresql", "postgres"),
-    "redis.url": _scheme("redis", "rediss", "unix"),
+    "database.url": _server("postgresql", "postgres"),
+    "redis.url": _server("redis", "rediss", "unix"),
     "auth.jwt_jwks_url": _https,
     "auth.jwt_secret": _long,
     "secrets.master_key": _master_keys,

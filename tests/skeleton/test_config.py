@@ -124,6 +124,46 @@ def test_passwords_are_never_shown(url: str, shown: str) -> None:
     assert config.redact_url(url) == shown
 
 
+TORN = [
+    template.format(password)
+    for template in ("postgresql://u:{}@h/d", "redis://:{}@h:6379/0", "rediss://:{}@h/0")
+    for password in ("hunter#2", "hunter/2", "hunter?2", "hunter[2", "hunter]2", "12#hunter", "12/hunter", "12?hunter")
+]
+
+
+@pytest.mark.parametrize("ca_file", ["", "/etc/ca.pem"])
+@pytest.mark.parametrize(
+    "url",
+    [*TORN, "postgresql://u:hunter@2@h/d", "postgresql://hunter:port/d", "postgresql://hunter/d?port=x", "redis://h:x"],
+)
+def test_a_url_that_cannot_be_read_is_refused_with_the_likely_reason_and_not_shown(url: str, ca_file: str) -> None:
+    kind = "DATABASE" if url.startswith("postgresql") else "REDIS"
+    found = errors({f"DTS_{kind}_URL": url, f"DTS_{kind}__CA_FILE": ca_file})
+    assert found[0].startswith(f"DTS_{kind}_URL: {kind.lower()}.url: the URL cannot be read: ")
+    assert not any("hunter" in error for error in found)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql:///d",
+        "postgresql://u:p%23%2F%3F%5B%40w@h:5432/d",
+        "postgresql://u@h1:5432,h2/d?target_session_attrs=read-write",
+        "postgresql://u@[::1]:5432/d",
+        "postgresql://u@/d?host=%2Frun%2Fa:b&port=5433",
+        "postgresql://h/d?user=me@server&password=p%3Dw",
+        "redis://h",
+        "redis://:p%23w@[::1]:6379/0",
+        "redis://me:p@w@h:6379/0",
+        "unix:///run/x.sock?db=1",
+        "unix://u:p@/run/a@b.sock",
+    ],
+)
+def test_a_url_that_says_what_drivers_expect_is_taken_as_it_is(url: str) -> None:
+    kind = "database" if url.startswith("postgresql") else "redis"
+    assert getattr(load({f"DTS_{kind.upper()}_URL": url}), kind).url == url
+
+
 def test_what_is_shown_can_be_loaded_again(tmp_path: Path) -> None:
     loaded = config.load({"worker.labels": "a=b", "api.port": 9}, environ={})
     file = tmp_path / "shown.toml"

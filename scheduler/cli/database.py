@@ -28,7 +28,7 @@ def with_database(
     beside the owner of the tables.
     """
     import anyio  # noqa: PLC0415
-    from asyncpg import InsufficientPrivilegeError  # noqa: PLC0415
+    from asyncpg import InsufficientPrivilegeError, PostgresError  # noqa: PLC0415
 
     from scheduler.store import migrate  # noqa: PLC0415
     from scheduler.store.database import Database, StoreUnavailable  # noqa: PLC0415
@@ -57,3 +57,5 @@ def with_database(
     except InsufficientPrivilegeError as error:
         others = f", or as {enough}" if enough else ""
         raise failure(f"{error}: connect as the owner of the tables (dts_migrate){others}") from None
+    except PostgresError as error:
+        raise failure(str(error)) from None

@@ -73,10 +73,18 @@ async def _look(loaded: Loaded, json: bool) -> int:
 
 
 async def _checks(loaded: Loaded) -> AsyncIterator[Check]:
+    from asyncpg import PostgresError  # noqa: PLC0415
+
     from scheduler.broker.checkup import examine as examine_redis  # noqa: PLC0415
     from scheduler.broker.errors import BrokerUnavailable  # noqa: PLC0415
     from scheduler.cli import host  # noqa: PLC0415
-    from scheduler.domain.checkup import judge_host, judge_redis, server_away, server_unknown  # noqa: PLC0415
+    from scheduler.domain.checkup import (  # noqa: PLC0415
+        judge_host,
+        judge_redis,
+        server_away,
+        server_refuses,
+        server_unknown,
+    )
     from scheduler.domain.clock import SystemClock  # noqa: PLC0415
     from scheduler.store.database import Database, StoreUnavailable  # noqa: PLC0415
 
@@ -97,16 +105,15 @@ async def _checks(loaded: Loaded) -> AsyncIterator[Check]:
         return
     try:
         database = await Database.connect(url, name="dts doctor", max_size=2)
+        try:
+            async for check in _of_database(database):
+                yield check
+        finally:
+            await database.close()
     except StoreUnavailable as error:
         yield server_away("postgresql", str(error))
-        return
-    try:
-        async for check in _of_database(database):
-            yield check
-    except StoreUnavailable as error:
-        yield server_away("postgresql", str(error))
-    finally:
-        await database.close()
+    except PostgresError as error:
+        yield server_refuses("postgresql", str(error))
 
 
 async def _of_database(database: Database) -> AsyncIterator[Check]:

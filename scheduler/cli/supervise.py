@@ -10,6 +10,7 @@ import anyio
 import anyio._backends._asyncio
 import anyio.abc
 import msgspec
+from asyncpg import PostgresError
 
 import scheduler.cli.roles  # what the roles share is imported here, once for all of them
 import scheduler.domain.cron  # noqa: F401
@@ -93,6 +94,9 @@ class _Supervisor:
         except* ServerFailed as failed:
             for error in _leaves(failed):
                 self._fail(exits.UNAVAILABLE, str(error))
+        except* PostgresError as refused:
+            for error in _leaves(refused):
+                self._fail(exits.FAILURE, f"the database's schema cannot be brought up to date: {error}")
         if self.code != exits.OK:
             return
         backoff = Backoff(base=0.01, cap=0.05)
@@ -103,17 +107,16 @@ class _Supervisor:
         process.notify("READY=1")
 
     async def _migrate(self) -> None:
+        async def apply() -> list[migrate.Migration]:
+            database = await Database.connect(self._plan.database_url, name="dts-up", max_size=2)
+            try:
+                return await migrate.up(database)
+            finally:
+                await database.close()
+
         health = Health(SystemClock())
-
-        async def connect() -> Database:
-            return await Database.connect(self._plan.database_url, name="dts-up", max_size=2)
-
-        database = await until_available("database", connect, health=health, retry_on=StoreUnavailable)
-        try:
-            for migration in await migrate.up(database):
-                self._say(f"applied migration {migration.version} {migration.name}")
-        finally:
-            await database.close()
+        for migration in await until_available("database", apply, health=health, retry_on=StoreUnavailable):
+            self._say(f"applied migration {migration.version} {migration.name}")
 
     async def _is_ready(self) -> bool:
         """Ask the API whether work is accepted and will run.

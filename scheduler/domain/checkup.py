@@ -67,6 +67,12 @@ def server_away(area: str, why: str) -> Check:
     return Check(area=area, name="reachable", verdict="wrong", says=why, fix=fix)
 
 
+def server_refuses(area: str, why: str) -> Check:
+    """Say that a server does not tell what it was asked."""
+    fix = "where rights are missing, connect as a role of the server or as the owner of the tables (dts_migrate)"
+    return Check(area=area, name="answers", verdict="wrong", says=why, fix=fix)
+
+
 def server_unknown(area: str, setting: str) -> Check:
     """Say that nobody said where a server is."""
     return Check(area=area, name="address", verdict="skipped", says="no address is given", fix=f"give {setting}")

@@ -71,3 +71,24 @@ async def test_rights_that_are_missing_are_those_of_the_owner(
     done = await to_thread.run_sync(lambda: dts(*words, "--database-url", url))
     assert (done.code, done.out) == (exits.FAILURE, "")
     assert done.err.endswith("connect as the owner of the tables (dts_migrate)\n")
+
+
+@pytest.mark.anyio
+async def test_a_table_of_somebody_else_is_said_to_be_in_the_way(dts: Dts, empty_database_url: str) -> None:
+    other = await Database.connect(empty_database_url, name="other", max_size=1)
+    async with other.session() as connection:
+        await connection.execute("CREATE TABLE tasks ()")
+    await other.close()
+    done = await to_thread.run_sync(lambda: dts("migrate", "up", "--database-url", empty_database_url))
+    assert (done.code, done.out, done.err) == (exits.FAILURE, "", 'dts: relation "tasks" already exists\n')
+
+
+@pytest.mark.anyio
+async def test_what_takes_too_long_is_said_to_have_been_cut_short(
+    dts: Dts, database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.store.invariants._TIMEOUT", 0.2)
+    async with database.session() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
+        done = await to_thread.run_sync(lambda: dts("doctor", "--invariants", "--database-url", database_url))
+    assert (done.code, done.out, done.err) == (exits.FAILURE, "", "dts: canceling statement due to statement timeout\n")

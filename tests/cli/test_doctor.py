@@ -63,6 +63,14 @@ def test_what_is_wrong_with_live_servers_comes_with_what_mends_it(dts: Dts, data
     assert {("postgresql", "version"), ("postgresql", "clock"), ("redis", "fit"), ("schema", "migrations")} <= good
 
 
+def test_a_login_without_any_right_is_said_to_be_refused(dts: Dts, database_url: str) -> None:
+    done = dts("doctor", "--database-url", f"{database_url}&role=pg_monitor")
+    (refused,) = [item for item in done.items if item["name"] == "answers"]
+    assert (done.code, refused["area"], refused["verdict"]) == (exits.FAILURE, "postgresql", "wrong")
+    assert refused["says"] == "permission denied for table schema_migrations"
+    assert "dts_migrate" in refused["fix"]
+
+
 def test_a_schema_that_is_behind_is_said_to_be(dts: Dts, empty_database_url: str) -> None:
     done = dts("doctor", "--database-url", empty_database_url)
     (schema,) = [item for item in done.items if item["area"] == "schema"]

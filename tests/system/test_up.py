@@ -91,6 +91,14 @@ def test_a_server_that_cannot_start_is_said_to_be_and_why(home: Path) -> None:
         assert "Traceback" not in log
 
 
+def test_a_database_that_refuses_the_schema_is_said_to_and_why(home: Path, empty_database_url: str) -> None:
+    with dts_up(home, "--database-url", f"{empty_database_url}&role=pg_monitor") as up:
+        assert up.wait() == 1
+        log = "".join(up.log)
+        assert "permission denied for schema public" in log
+        assert "Traceback" not in log
+
+
 def test_wrong_settings_are_said_at_once(home: Path) -> None:
     with dts_up(home, "--workers", "many", "--log-level", "loud") as up:
         assert up.wait() == 78

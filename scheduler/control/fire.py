@@ -75,8 +75,8 @@ class Firer:
         written = await self._write(plans)
         await reach(Point.FIRE_WRITTEN)
         done = [plan for plan in plans if plan.task.id in written]
-        await self._settle(done)
         await self._offer([run for plan in done for run in _queued(plan)])
+        await self._settle(done)  # which may wait for somebody's lock
         if any(run.state == "pending" for plan in done for run in plan.runs):
             self._promote()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from uuid import UUID
 
+import asyncpg
+
 from scheduler.broker import BrokerUnavailable
 from scheduler.control.leading import Leading
 from scheduler.control.observe import Observer
@@ -27,12 +29,22 @@ class Reaper:
         self._observer = observer
 
     async def step(self) -> float:
-        """End everybody who has expired. Raises TermLost, StoreUnavailable."""
-        for expired in self._observer.expired:
-            await self._reap(expired.worker_id, expired.renewal)
-        for worker_id in await self._reaping.orphans():
-            await self._reap(worker_id, None)
+        """End everybody who has expired. Raises TermLost, StoreUnavailable.
+
+        Where somebody else holds what is to be written, LockNotAvailableError once all others have been ended.
+        """
+        held_up = [await self._try_to_reap(expired.worker_id, expired.renewal) for expired in self._observer.expired]
+        held_up += [await self._try_to_reap(worker_id, None) for worker_id in await self._reaping.orphans()]
+        for error in filter(None, held_up):
+            raise error
         return self._settings.poll
+
+    async def _try_to_reap(self, worker_id: UUID, renewal: int | None) -> asyncpg.LockNotAvailableError | None:
+        try:
+            await self._reap(worker_id, renewal)
+        except asyncpg.LockNotAvailableError as error:
+            return error
+        return None
 
     async def _reap(self, worker_id: UUID, renewal: int | None) -> None:
         reaped = await self._reaping.reap(

@@ -25,6 +25,8 @@ _SETTINGS = {
     "enable_seqscan": "off",
     "jit": "off",
     "timezone": "UTC",
+    # Whoever is stopped in a transaction, or gone without a word, keeps what he has locked from all others.
+    "idle_in_transaction_session_timeout": "15000",
 }
 _GRACE = 5.0  # seconds that the answer to a statement may take longer than the statement
 

@@ -2,7 +2,8 @@
 
 A batch is one statement, fenced by the term. Each task in it is guarded by its version, by the number of runs it has
 ever had and by the fire it was read with, so an edit, a trigger or a pause that came between leaves that task for the
-next round. A fire can be decided once: (task, scheduled_for) is unique.
+next round. So does one that is under way: whoever stops in the middle of it must not stop what everybody else has
+planned. A fire can be decided once: (task, scheduled_for) is unique.
 """
 
 from __future__ import annotations
@@ -185,10 +186,16 @@ class Schedules:
         return await self._write(self._database, epoch, plans)
 
     async def write_and_cancel(self, epoch: int, plans: Sequence[Plan], reason: str) -> tuple[set[UUID], Cancelled]:
-        """Write plans, and cancel the runs that were active when they were made, all in one transaction."""
+        """Write plans, and cancel the runs that were active when they were made, all in one transaction.
+
+        A plan is left for the next round where somebody holds such a run.
+        """
         requested: list[tuple[UUID, UUID]] = []
         rows = []
         async with fenced(self._database, epoch) as executor:
+            yielding = {run.id for plan in plans for run in plan.task.active}
+            locked = {row["id"] for row in await executor.fetch("lock_yielding_runs", sorted(yielding))}
+            plans = [plan for plan in plans if locked.issuperset(run.id for run in plan.task.active)]
             written = await self._write(executor, epoch, plans)
             for plan in plans:
                 if plan.cancel and plan.task.id in written:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import anyio
+import asyncpg
 import pytest
 
 from scheduler.broker import Broker
@@ -113,6 +114,57 @@ async def test_the_fires_of_one_task_are_decided_once_whoever_believes_to_lead(
     assert await runs_of(database, task_id) == []
     await successor.fire()
     assert len(await runs_of(database, task_id)) == 1
+
+
+async def test_a_task_that_somebody_holds_stops_no_other_and_fires_once_it_is_free(
+    database: Database, leader: Leader
+) -> None:
+    """As an API does that is stopped while it triggers, pauses or edits the task."""
+    held, free = await add(database, hourly("held", minute(1)), hourly("free", minute(1)))
+    async with database.transaction() as other:
+        await other.fetchrow("lock_task", held, "default")
+        with anyio.fail_after(5):
+            await leader.fire()
+        assert await runs_of(database, held) == []
+        assert len(await runs_of(database, free)) == 1
+    await leader.fire()
+    assert len(await runs_of(database, held)) == 1
+
+
+async def test_a_run_that_somebody_holds_stops_only_the_task_that_it_has_to_make_way_for(
+    database: Database, leader: Leader
+) -> None:
+    tasks = await add(database, *(hourly(name, minute(1), overlap="cancel_other") for name in ("held", "free")))
+    held, free = tasks
+    await leader.fire()
+    for task_id in tasks:
+        await an_hour_passes(database, task_id)
+    async with database.session() as other, other.transaction():
+        await other.execute("SELECT FROM runs WHERE task_id = $1 FOR UPDATE", held)
+        with anyio.fail_after(5):
+            await leader.fire()
+        assert [run["state"] for run in await runs_of(database, held)] == ["pending"]
+        assert [run["state"] for run in await runs_of(database, free)] == ["cancelled", "pending"]
+    await leader.fire()
+    assert [run["state"] for run in await runs_of(database, held)] == ["cancelled", "pending"]
+
+
+async def test_what_is_queued_is_offered_though_somebody_holds_a_run_that_another_one_waits_for(
+    database: Database, database_url: str, broker: Broker
+) -> None:
+    hasty = await Database.connect(database_url, name="test", settings={"lock_timeout": "100"})
+    leader = Leader(hasty, broker, await lead(database))
+    await broker.mark_open("default")
+    [line] = await add(database, hourly("line", minute(1), overlap="buffer_all"))
+    await leader.fire()
+    await an_hour_passes(database, line)
+    await add(database, hourly("free", minute(1)))
+    async with database.session() as other, other.transaction():
+        await other.execute("SELECT FROM runs WHERE task_id = $1 FOR UPDATE", line)
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await leader.fire()
+    assert (await broker.stats(["default"]))["default"].ready[5] == 2
+    await hasty.close()
 
 
 async def test_two_leaders_that_decide_the_same_fire_make_one_run(database: Database, broker: Broker) -> None:

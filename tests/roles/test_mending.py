@@ -9,21 +9,26 @@ from uuid import UUID
 
 import anyio
 import anyio.to_thread
+import asyncpg
 import msgspec
 import pytest
 
 from scheduler.broker import Broker
 from scheduler.broker.keys import lane_keys
+from scheduler.control.observe import Observer
 from scheduler.control.promote import Promoter
+from scheduler.control.reap import Reaper
 from scheduler.control.reconcile import Reconciler
 from scheduler.control.retain import Keeper
 from scheduler.domain.clock import SystemClock
+from scheduler.domain.observation import Expired
 from scheduler.domain.term import TermLost
 from scheduler.domain.workflows import decode_workflow
 from scheduler.failpoints import Point
 from scheduler.store.database import Database
 from scheduler.store.history import History
 from scheduler.store.intake import NewTask
+from scheduler.store.reaping import Reaping
 from scheduler.store.reconcile import Reconcile
 from scheduler.store.runs import Runs
 from scheduler.store.schedules import Schedules
@@ -208,6 +213,26 @@ async def worker_state(database: Database, worker_id: UUID) -> str:
     async with database.session() as connection:
         state: str = await connection.fetchval("SELECT state FROM workers WHERE id = $1", worker_id)
     return state
+
+
+async def test_a_worker_whose_run_somebody_holds_keeps_no_other_from_being_reaped(
+    database: Database, database_url: str, broker: Broker
+) -> None:
+    hasty = await Database.connect(database_url, name="test", settings={"lock_timeout": "100"})
+    reaping = Reaping(hasty, IDS)
+    observer = Observer(reaping, clock=SystemClock(), on_expired=lambda: None)
+    reaper = Reaper(leading(hasty, broker, await lead(database)), reaping, observer)
+    async with bench(database) as held, bench(database) as free:
+        claims = [await made.claim(await made.intake.create(new_task())) for made in (held, free)]
+        observer.expired = [Expired(made.worker_id, 0) for made in (held, free)]
+        async with database.session() as other, other.transaction():
+            await other.execute("SELECT FROM runs WHERE id = $1 FOR UPDATE", claims[0].run_id)
+            with pytest.raises(asyncpg.LockNotAvailableError):
+                await reaper.step()
+            assert [(await state_of(database, claim.run_id))[0] for claim in claims] == ["running", "pending"]
+        await reaper.step()
+        assert (await state_of(database, claims[0].run_id))[0] == "pending"
+    await hasty.close()
 
 
 async def test_a_new_leader_need_not_observe_from_the_beginning(

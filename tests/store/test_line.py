@@ -68,6 +68,32 @@ async def test_a_way_on_which_the_settings_of_sessions_are_lost_is_refused(
         group.cancel_scope.cancel()
 
 
+async def test_whoever_is_stopped_in_a_transaction_keeps_his_locks_for_a_quarter_of_a_minute_at_most(
+    database: Database, database_url: str
+) -> None:
+    async with database.session() as connection:
+        assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "15s"
+    hasty = await Database.connect(
+        database_url, name="test", max_size=1, settings={"idle_in_transaction_session_timeout": "100"}
+    )
+
+    stopped = await hasty.fetchval("own_backend")
+
+    async def gone() -> bool:
+        async with database.session() as connection:
+            return not await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", stopped)
+
+    async def stop_and_go_on() -> None:
+        async with hasty.transaction() as transaction:
+            await until(gone)
+            await transaction.fetchval("own_backend")
+
+    with pytest.raises(StoreUnavailable):
+        await stop_and_go_on()
+    assert await hasty.fetchval("own_backend") != stopped
+    await hasty.close()
+
+
 @asynccontextmanager
 async def looked_after(far_url: str, health: Health) -> AsyncIterator[Database]:
     database = await Database.connect(far_url, name="test", max_size=2)

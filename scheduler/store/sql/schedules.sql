@@ -30,19 +30,24 @@ WHERE
   -- include: decided_here
 
 -- name: write_fires
--- due → decided, for every task that nobody has touched since it was read: its cursor moves on, what became of its planned
--- fires is recorded, and the runs that they make are inserted as pending, queued or skipped, with their dependencies
+-- due → decided, for every task that nobody has touched since it was read, or holds at the moment: its cursor moves on, what
+-- became of its planned fires is recorded, and the runs that they make are inserted as pending, queued or skipped, with their
+-- dependencies
 WITH term AS MATERIALIZED (
   SELECT 1 FROM leadership WHERE epoch = $1 FOR KEY SHARE
 ), clock AS MATERIALIZED (
   SELECT dts_now() AS at
-), decided AS MATERIALIZED (
-  UPDATE tasks_recurring t
-  SET fire_cursor = greatest(t.fire_cursor, d.cursor), next_fire_at = d.next_fire_at, occurrences = t.occurrences + d.made
+), free AS MATERIALIZED (
+  SELECT d.*
   FROM term,
        unnest($2::uuid[], $3::integer[], $4::bigint[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[], $8::integer[],
               $9::jsonb[], $10::jsonb[])
          AS d(task_id, version, occurrences, planned, cursor, next_fire_at, made, fires, runs)
+  CROSS JOIN LATERAL (SELECT FROM tasks_recurring t WHERE t.id = d.task_id FOR NO KEY UPDATE SKIP LOCKED) AS locked
+), decided AS MATERIALIZED (
+  UPDATE tasks_recurring t
+  SET fire_cursor = greatest(t.fire_cursor, d.cursor), next_fire_at = d.next_fire_at, occurrences = t.occurrences + d.made
+  FROM free AS d
   WHERE t.id = d.task_id AND t.version = d.version AND t.occurrences = d.occurrences AND t.next_fire_at = d.planned
     -- Written so that the planner draws no conclusions: "IS NULL" passes for rare while there are no statistics, and
     -- then it compares every task of the batch with every task there is.
@@ -74,6 +79,10 @@ WITH term AS MATERIALIZED (
   WHERE m.edges IS NOT NULL
 )
 SELECT EXISTS (SELECT FROM term) AS led, ARRAY(SELECT id FROM decided) AS tasks
+
+-- name: lock_yielding_runs
+-- locks runs that are to give way, and reads which: those that somebody else holds are waited for by nobody
+SELECT id FROM runs WHERE id = ANY($1::uuid[]) FOR NO KEY UPDATE SKIP LOCKED
 
 -- name: planned_upstreams
 -- reads tasks that others depend on by definition, deleted ones too, and the run of one-off ones

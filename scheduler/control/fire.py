@@ -1,7 +1,8 @@
 """Fire: planned fires that have come due are decided, recorded, and become runs.
 
 Reading, deciding and writing go in batches, one statement each. Whatever somebody touched between reading and writing
-is left as it was and comes again in the next batch.
+is left as it was and comes again in the next batch, and so is what would make a batch too long: after an outage a task
+may have a hundred runs to catch up with, each of which waits for all before it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+import anyio.lowlevel
 import asyncpg
 import msgspec
 
 from scheduler.broker import BrokerUnavailable
 from scheduler.control.leading import Leading
-from scheduler.control.plan import NewestFires, Planner, fires_of, upstream_ids
+from scheduler.control.plan import NewestFires, Planner, fires_of, rows_of, upstream_ids
 from scheduler.domain.calendars import Calendar
 from scheduler.domain.fires import Firing
 from scheduler.domain.run import Queued
@@ -31,6 +33,8 @@ SCHEDULES: Final = "scheduler.schedules"
 """The part of health that says whether every task that is due can be fired."""
 
 _GIVE_WAY: Final = "overlap"
+_ROWS: Final = 20_000  # rows to write that end a batch: what holds the loop up for longer holds up the term, too
+_BREATH: Final = 20  # tasks that are decided without letting others go on
 _AGAIN: Final = 10.0  # seconds after which a task that could not be fired is tried again, though it is what it was
 
 _log = get_logger("fire")
@@ -59,16 +63,19 @@ class Firer:
         due, unreadable = await self._schedules.due(self._settings.batch, self._unreadable.versions(began))
         for task in unreadable:
             self._note(task, task.error)
+        more = len(due) + len(unreadable) == self._settings.batch
         if due:
-            await self._fire(due)
+            decided, cut = await self._decide(due, await self._calendars(due))
+            fired = await self._fire(decided)
+            more = (more or cut) and (fired or not decided)  # else somebody holds them all
         self._unreadable.expire(began)
         self._report()
-        if len(due) + len(unreadable) == self._settings.batch:
+        if more:
             return 0.0
         return self._pace.until(await self._schedules.next_fire(self._unreadable.versions(self._clock.monotonic())))
 
-    async def _fire(self, due: Sequence[DueTask]) -> None:
-        decided = self._decide(due, await self._calendars(due))
+    async def _fire(self, decided: Sequence[tuple[DueTask, Firing]]) -> bool:
+        """Write what was decided; say whether anything of it still was as it had been read."""
         planner = Planner(self._ids, await self._places(), *await self._upstreams(decided))
         plans = self._plan(planner, decided)
         await reach(Point.FIRE_DECIDED)
@@ -79,19 +86,28 @@ class Firer:
         await self._settle(done)  # which may wait for somebody's lock
         if any(run.state == "pending" for plan in done for run in plan.runs):
             self._promote()
+        return bool(done)
 
     async def _calendars(self, due: Sequence[DueTask]) -> Mapping[tuple[str, str], Calendar]:
         wanted = {(task.namespace, name) for task in due for name in task.spec.calendars}
         return await self._schedules.calendars.find(sorted(wanted))
 
-    def _decide(
+    async def _decide(
         self, due: Sequence[DueTask], calendars: Mapping[tuple[str, str], Calendar]
-    ) -> list[tuple[DueTask, Firing]]:
-        decided = []
-        for task in due:
+    ) -> tuple[list[tuple[DueTask, Firing]], bool]:
+        """Decide about tasks until there is enough to write; say whether some are left."""
+        decided: list[tuple[DueTask, Firing]] = []
+        rows = 0
+        for number, task in enumerate(due, 1):
+            if rows >= _ROWS:
+                return decided, True
             with self._noted_if_unreadable(task):
-                decided.append((task, fires_of(task, calendars)))
-        return decided
+                firing = fires_of(task, calendars)
+                decided.append((task, firing))
+                rows += rows_of(task, firing)
+            if number % _BREATH == 0:
+                await anyio.lowlevel.checkpoint()
+        return decided, False
 
     def _plan(self, planner: Planner, decided: Sequence[tuple[DueTask, Firing]]) -> list[Plan]:
         plans = []

@@ -159,6 +159,16 @@ def fires_of(task: DueTask, calendars: Mapping[tuple[str, str], Calendar]) -> Fi
     )
 
 
+def rows_of(task: DueTask, firing: Firing) -> int:
+    """Return how many rows a plan comes to: fires, runs, and dependencies, which grow by the square of the runs."""
+    rows, older = len(firing.fires), len(task.active)
+    for fire in firing.fires:
+        if fire.run_at is not None:
+            rows += 1 + len(task.spec.depends_on) + (older if fire.waits else 0)
+            older += 1
+    return rows
+
+
 def _line(task_id: UUID, older: Sequence[UUID], position: int) -> list[PlannedEdge]:
     """Return dependencies on the end, whatever it is, of every older run of the task.
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from scheduler.broker import Broker
+from scheduler.control import fire
 from scheduler.control.fire import SCHEDULES, Firer, Unreadable
 from scheduler.control.promote import Promoter
 from scheduler.domain.clock import SystemClock
@@ -19,7 +20,7 @@ from scheduler.domain.term import TermLost
 from scheduler.health import Health
 from scheduler.store.database import Database
 from scheduler.store.intake import NewTask
-from scheduler.store.schedules import Schedules
+from scheduler.store.schedules import Plan, Schedules
 from tests.support.recurring import add, lead, leading, minute, recurring, scheduler
 from tests.support.rows import Bench, bench, new_task, outcome
 from tests.support.waiting import until
@@ -194,7 +195,8 @@ async def test_a_task_triggered_paused_or_edited_meanwhile_is_left_for_the_next_
     await rows(
         database, """UPDATE tasks SET spec = spec || '{"queue": "new"}', version = version + 1 WHERE id = $1""", edited
     )
-    await firer._fire(due)
+    decided, _ = await firer._decide(due, {})
+    await firer._fire(decided)
     made = [len(await runs_of(database, task_id)) for task_id in (triggered, paused, replanned, edited, untouched)]
     assert made == [0, 0, 0, 0, 1]
     assert await fires_of(database, triggered) == []
@@ -256,6 +258,29 @@ async def test_a_buffered_run_waits_for_every_older_one(database: Database, lead
         [claim] = await made.executions.claim([(first["id"], 1)])
         await made.executions.finish(outcome(claim))
         assert [run["unmet"] for run in await runs_of(database, task_id)][1:] == [0, 1]
+
+
+async def test_however_much_there_is_to_catch_up_with_it_is_written_a_bounded_number_of_rows_at_a_time(
+    database: Database, leader: Leader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fire, "_ROWS", 21)
+    late = minute(1) - 4 * HOUR  # five runs, each of which waits for all before it: 5 fires + 5 runs + 10 edges
+    names = ("one", "two", "three", "four")
+    tasks = await add(database, *(hourly(name, late, catchup="all", overlap="skip") for name in names))
+    written = []
+    write = leader.schedules.write
+
+    async def noted(epoch: int, plans: Sequence[Plan]) -> set[UUID]:
+        runs = [run for plan in plans for run in plan.runs]
+        written.append(sum(len(plan.fires) for plan in plans) + len(runs) + sum(len(run.edges or ()) for run in runs))
+        return await write(epoch, plans)
+
+    monkeypatch.setattr(leader.schedules, "write", noted)
+    assert await leader.fire() == 0.0
+    await leader.fire()
+    assert written == [40, 40]
+    for task_id in tasks:
+        assert [run["unmet"] for run in await runs_of(database, task_id)] == [0, 1, 2, 3, 4]
 
 
 async def test_cancel_other_asks_the_running_one_to_end_and_the_new_one_waits(

@@ -6,6 +6,10 @@ share a key count together, and each obeys its own number.
 
 Urgent runs go first. Among runs of the same priority, the fairness key with the fewest runs under way goes first (runs
 without one count none), then the older run. A run that its gate stops never stops another gate.
+
+There may be far more gates than can be decided about at once. So of all that waits only the first runs are looked at
+(`contend`), and those whose turn it is are chosen by these alone (`in_turn`); about them and what follows them behind
+their gates it is decided (`admit`).
 """
 
 from __future__ import annotations
@@ -36,6 +40,9 @@ Key = tuple[str, str]
 
 Rate = tuple[str, str, int, float]
 """A namespace, a key in it, and how many starts in how many seconds."""
+
+Window = tuple[str, int]
+"""A lane and a priority in it: only so many runs of the same stand queued."""
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +75,11 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
         """Whom its runs are for."""
         return None if self.fairness_key is None else (self.namespace, self.fairness_key)
 
+    @property
+    def waits(self) -> bool:
+        """Whether a run that finds no place waits for one; else it ends, or another one does."""
+        return self.on_conflict in (None, "queue")
+
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A run that is due and waits behind a gate."""
@@ -77,6 +89,28 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     gate: str
     priority: int
     run_at: datetime
+
+    @property
+    def window(self) -> Window:
+        """Where it will stand queued."""
+        return self.lane, self.priority
+
+
+class Head(msgspec.Struct, frozen=True, gc=False):
+    """The first of the runs of a lane and a priority that wait behind a gate, and in how many seconds it is due."""
+
+    run: Waiting
+    gate: Gate
+    due_in: float
+
+
+class Contender(msgspec.Struct, frozen=True, gc=False):
+    """The first of such runs, how many of them are worth looking at, and how many its fairness key has under way."""
+
+    run: Waiting
+    gate: Gate
+    places: int
+    served: int
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,20 +126,19 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     yielding: Mapping[Key, Sequence[UUID]]
     used: Mapping[Rate, int]
     served: Mapping[Key, int]
-    queued: Mapping[tuple[str, int], int]
+    queued: Mapping[Window, int]
 
 
 class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of waiting runs.
 
     `admitted` are to be queued, in this order; `cancelled` end at once: no place was free. `make_way`: the active runs
-    of a key that have to end for those that wait. `crowded`: a fair window is full; some may wait for it.
+    of a key that have to end for those that wait.
     """
 
     admitted: list[Waiting]
     cancelled: list[Waiting]
     make_way: dict[Key, list[UUID]]
-    crowded: bool
 
 
 def gate_of(namespace: str, spec: TaskSpec) -> Gate | None:
@@ -133,11 +166,84 @@ def gate_name(namespace: str, spec: TaskSpec) -> str | None:
     return None if gate is None else gate.gate
 
 
+def room_for(run: Waiting, gate: Gate, queued: Mapping[Window, int], rooms: Mapping[Window, int]) -> int:
+    """Return how many such runs can be queued; `queued` is that of `Standing`, `rooms` what `admit` takes."""
+    room = rooms.get(run.window, 0)
+    return room if gate.fairness is None else min(room, FAIR_WINDOW - queued.get(run.window, 0))
+
+
+def contend(heads: Iterable[Head], standing: Standing, most: int) -> list[Contender]:
+    """Return those of the heads, all of them due, whose gates do not stop them; `most` runs of each are looked at."""
+    contenders = []
+    for head in heads:
+        gate, places = head.gate, most
+        if gate.waits and gate.concurrency is not None and gate.max_runs is not None:
+            places = min(places, gate.max_runs - standing.active[gate.concurrency])
+        if gate.waits and gate.rate is not None:
+            places = min(places, gate.rate[2] - standing.used[gate.rate])
+        served = 0
+        if gate.fairness is not None:
+            places, served = min(places, FAIR_WINDOW), standing.served[gate.fairness]
+        if places > 0:
+            contenders.append(Contender(head.run, gate, places, served))
+    return contenders
+
+
+def in_turn(
+    contenders: Sequence[Contender], queued: Mapping[Window, int], rooms: Mapping[Window, int]
+) -> list[Contender]:
+    """Return the contenders in the order in which they have their turn, without those that will have none.
+
+    Those that wait with a fairness key have no more places than the key comes to if no key runs out of runs: so it is
+    decided about no more of their runs than there is room for, however many contend.
+    """
+    shares = _shares(contenders, queued, rooms)
+    chosen = []
+    for contender in contenders:
+        key, places = contender.gate.fairness, contender.places
+        if key is not None and contender.gate.waits:
+            places = min(places, shares.get((key, contender.run.window), 0))
+        if places > 0:
+            chosen.append(msgspec.structs.replace(contender, places=places))
+    return sorted(chosen, key=lambda c: (-c.run.priority, c.served, c.run.run_at, c.run.id))
+
+
+def _shares(
+    contenders: Sequence[Contender], queued: Mapping[Window, int], rooms: Mapping[Window, int]
+) -> Mapping[tuple[Key, Window], int]:
+    """Return how many runs each fairness key comes to in each window, if none runs out of runs."""
+    served: dict[Key, int] = {}
+    left: dict[Window, int] = {}
+    by_priority: dict[int, dict[Key, list[Waiting]]] = defaultdict(lambda: defaultdict(list))
+    for contender in sorted(contenders, key=lambda c: (c.run.run_at, c.run.id)):
+        key, run = contender.gate.fairness, contender.run
+        if key is not None and contender.gate.waits:
+            served[key] = contender.served
+            left[run.window] = room_for(run, contender.gate, queued, rooms)
+            by_priority[run.priority][key].append(run)
+    shares: dict[tuple[Key, Window], int] = defaultdict(int)
+    for priority in sorted(by_priority, reverse=True):
+        lines = by_priority[priority]
+        turns = [(served[key], line[0].run_at, line[0].id, key) for key, line in lines.items()]
+        heapq.heapify(turns)
+        while turns:
+            count, _, _, key = heapq.heappop(turns)
+            first = next((run for run in lines[key] if left[run.window] > 0), None)
+            if first is None:
+                # For the less urgent ones, only those count that are known of.
+                served[key] = min(count, served[key] + len(lines[key]))
+            else:
+                left[first.window] -= 1
+                shares[key, first.window] += 1
+                heapq.heappush(turns, (count + 1, first.run_at, first.id, key))
+    return shares
+
+
 def admit(
     waiting: Iterable[Waiting],
     gates: Mapping[str, Gate],
     standing: Standing,
-    rooms: Mapping[tuple[str, int], int],
+    rooms: Mapping[Window, int],
 ) -> Verdicts:
     """Decide about runs that are due. `rooms` are the free places of each lane and priority; others have none."""
     return _Decision(gates, standing, rooms).about(waiting)
@@ -146,7 +252,7 @@ def admit(
 class _Decision:
     """One decision under way: what is left of every number."""
 
-    def __init__(self, gates: Mapping[str, Gate], standing: Standing, rooms: Mapping[tuple[str, int], int]) -> None:
+    def __init__(self, gates: Mapping[str, Gate], standing: Standing, rooms: Mapping[Window, int]) -> None:
         self._gates = gates
         self._active = dict(standing.active)
         self._yielding = standing.yielding
@@ -168,8 +274,7 @@ class _Decision:
         for priority in sorted(by_priority, reverse=True):
             refused += self._in_turn(by_priority[priority])
         cancelled, make_way = self._conflicts(refused)
-        crowded = any(count >= FAIR_WINDOW for count in self._queued.values())
-        return Verdicts(admitted=self._admitted, cancelled=cancelled, make_way=make_way, crowded=crowded)
+        return Verdicts(admitted=self._admitted, cancelled=cancelled, make_way=make_way)
 
     def _in_turn(self, waiting: Sequence[Waiting]) -> list[Waiting]:
         """Admit runs of one priority, whose turn it is first; return those that are not admitted."""
@@ -196,18 +301,16 @@ class _Decision:
     def _take(self, run: Waiting) -> bool:
         """Take every place that a run needs, or none."""
         gate = self._gates[run.gate]
-        if self._rooms.get((run.lane, run.priority), 0) <= 0 or self._full(gate):
+        if self._full(gate) or room_for(run, gate, self._queued, self._rooms) <= 0:
             return False
-        if gate.fairness is not None and self._queued[run.lane, run.priority] >= FAIR_WINDOW:
-            return False
-        self._rooms[run.lane, run.priority] -= 1
+        self._rooms[run.window] -= 1
         if gate.concurrency is not None:
             self._active[gate.concurrency] = self._active.get(gate.concurrency, 0) + 1
         if gate.rate is not None:
             for rate in self._rates[gate.rate[0], gate.rate[1]]:
                 self._used[rate] += 1
         if gate.fairness is not None:
-            self._queued[run.lane, run.priority] += 1
+            self._queued[run.window] += 1
             self._served[gate.fairness] += 1
         self._admitted.append(run)
         return True

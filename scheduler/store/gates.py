@@ -2,31 +2,24 @@
 
 An admission is one transaction: it holds the term, so that a deposed leader admits nothing, and the gates, so that no
 other admission counts at the same time; only then it counts. Whatever else changes meanwhile only frees places: every
-run behind a gate is queued here and nowhere else.
+run behind a gate is queued here and nowhere else. What is counted before, to find out whose turn it is, holds nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from scheduler.domain.gates import Gate, Key, Rate, Standing, Verdicts, Waiting
+from scheduler.domain.gates import Contender, Gate, Head, Key, Rate, Standing, Verdicts, Waiting, Window
 from scheduler.domain.run import Queued
 from scheduler.store.database import Database, Executor
 from scheduler.store.execution import Settled, queued_from, settle_onward
 from scheduler.store.terms import fenced
 
 _REASON = "concurrency"
-
-
-class WaitingGate(msgspec.Struct, frozen=True):
-    """A gate behind which runs of a lane wait."""
-
-    lane: str
-    gate: Gate
 
 
 class RateUse(msgspec.Struct, frozen=True):
@@ -37,18 +30,16 @@ class RateUse(msgspec.Struct, frozen=True):
 
 
 class Admission(msgspec.Struct, frozen=True):
-    """What an admission did. `requested`: (run, worker) that have to end; `next_in`: seconds until more may go."""
+    """What an admission did. `requested`: (run, worker) that have to end."""
 
     queued: list[Queued]
     requested: list[tuple[UUID, UUID]]
     settled: Settled
     moved: bool
-    crowded: bool
-    next_in: float | None
 
 
-Places = Callable[[WaitingGate, Standing], Sequence[int]]
-"""Returns how many runs of each priority of a gate are worth looking at."""
+Position = tuple[str, str, int]
+"""A lane, a gate and a priority: what waits is looked at in their order."""
 
 Decide = Callable[[Sequence[Waiting], Standing], Verdicts]
 
@@ -59,10 +50,22 @@ class Gates:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def waiting(self, after: tuple[str, str], limit: int) -> list[WaitingGate]:
-        """Return up to `limit` gates behind which runs wait, after a (lane, gate)."""
-        rows = await self._database.fetch("waiting_gates", *after, limit)
-        return [WaitingGate(row["lane"], _gate(row)) for row in rows]
+    async def heads(self, after: Position, limit: int) -> list[Head]:
+        """Return the first of what waits at up to `limit` positions, in their order."""
+        return [_head(row) for row in await self._database.fetch("waiting_heads", *after, limit)]
+
+    async def queued(self, lanes: Collection[str]) -> dict[Window, int]:
+        """Return how many runs with a fairness key stand queued in lanes."""
+        return await _queued(self._database, lanes)
+
+    async def standing(self, gates: Sequence[Gate]) -> tuple[Standing, float | None]:
+        """Return what is under way behind gates, and the seconds until a rate has its next place.
+
+        What would give way, and what stands queued, is left out.
+        """
+        rates = await _rates(self._database, _distinct(gate.rate for gate in gates))
+        frees = [use.free_in for use in rates.values() if use.free_in is not None and use.free_in > 0]
+        return await _standing(self._database, gates, rates), min(frees, default=None)
 
     async def active(self, key: Key) -> int:
         """Return how many runs of a concurrency key are queued or running."""
@@ -72,29 +75,24 @@ class Gates:
         """Return how much of a rate is taken."""
         return (await _rates(self._database, [rate]))[rate]
 
-    async def admit(self, epoch: int, waiting: Sequence[WaitingGate], places: Places, decide: Decide) -> Admission:
-        """Count, let `decide` say what may go, and write that. `places`: how many runs of a gate are looked at."""
-        gates = {w.gate.gate: w.gate for w in waiting}
+    async def admit(self, epoch: int, contenders: Sequence[Contender], decide: Decide) -> Admission:
+        """Count, let `decide` say which runs of the contenders may go, and write that."""
+        gates = {c.gate.gate: c.gate for c in contenders}
         async with fenced(self._database, epoch) as executor:
             await executor.execute("hold_gates")
             rates = await _rates(executor, _distinct(gate.rate for gate in gates.values()))
-            standing = await _standing(executor, waiting, rates)
-            wanted = [
-                (w.lane, w.gate.gate, priority, count)
-                for w in waiting
-                for priority, count in enumerate(places(w, standing))
-                if count > 0
-            ]
-            due, next_in = await _candidates(executor, wanted)
-            verdicts = decide(due, standing)
+            standing = msgspec.structs.replace(
+                await _standing(executor, list(gates.values()), rates),
+                yielding=await _yielding(executor, gates.values()),
+                queued=await _queued(executor, {c.run.lane for c in contenders if c.gate.fairness is not None}),
+            )
+            verdicts = decide(await _candidates(executor, contenders), standing)
             rows = (
                 await executor.fetch("admit", sorted(run.id for run in verdicts.admitted)) if verdicts.admitted else []
             )
             requested, settled, ended = await _give_way(executor, gates, verdicts)
         queued = [queued_from(row) for row in rows if row["run_id"] not in ended]
-        frees = [use.free_in for use in rates.values() if use.free_in is not None and use.free_in > 0]
-        soonest = min((seconds for seconds in (next_in, *frees) if seconds is not None), default=None)
-        return Admission(queued, requested, settled, bool(rows or ended), verdicts.crowded, soonest)
+        return Admission(queued, requested, settled, bool(rows or ended))
 
 
 async def ensure_gates(executor: Executor, gates: Iterable[Gate]) -> None:
@@ -104,26 +102,25 @@ async def ensure_gates(executor: Executor, gates: Iterable[Gate]) -> None:
         await executor.execute("insert_gates", *(list(column) for column in zip(*rows, strict=True)))
 
 
-async def _standing(executor: Executor, waiting: Sequence[WaitingGate], rates: dict[Rate, RateUse]) -> Standing:
+async def _standing(executor: Executor, gates: Sequence[Gate], rates: dict[Rate, RateUse]) -> Standing:
     return Standing(
-        active=await _counts(executor, "count_active", _distinct(w.gate.concurrency for w in waiting)),
-        yielding=await _yielding(
-            executor, _distinct(w.gate.concurrency for w in waiting if w.gate.on_conflict == "cancel_running")
-        ),
+        active=await _counts(executor, "count_active", _distinct(gate.concurrency for gate in gates)),
+        yielding={},
         used={rate: use.used for rate, use in rates.items()},
-        served=await _counts(executor, "count_served", _distinct(w.gate.fairness for w in waiting)),
-        queued=await _queued(executor, {w.lane for w in waiting if w.gate.fairness is not None}),
+        served=await _counts(executor, "count_served", _distinct(gate.fairness for gate in gates)),
+        queued={},
     )
 
 
-async def _yielding(executor: Executor, keys: Sequence[Key]) -> dict[Key, list[UUID]]:
+async def _yielding(executor: Executor, gates: Iterable[Gate]) -> dict[Key, list[UUID]]:
+    keys = _distinct(gate.concurrency for gate in gates if gate.on_conflict == "cancel_running")
     if not keys:
         return {}
     rows = await executor.fetch("yielding_runs", [key[0] for key in keys], [key[1] for key in keys])
     return {(row["namespace"], row["key"]): row["runs"] for row in rows}
 
 
-async def _queued(executor: Executor, lanes: set[str]) -> dict[tuple[str, int], int]:
+async def _queued(executor: Executor, lanes: Collection[str]) -> dict[Window, int]:
     if not lanes:
         return {}
     return {(row["lane"], row["priority"]): row["n"] for row in await executor.fetch("count_admitted", sorted(lanes))}
@@ -148,19 +145,11 @@ async def _rates(executor: Executor | Database, rates: Sequence[Rate]) -> dict[R
     return uses
 
 
-async def _candidates(
-    executor: Executor, wanted: Sequence[tuple[str, str, int, int]]
-) -> tuple[list[Waiting], float | None]:
-    """Return the runs that are due, and the seconds until the first of the others is."""
-    if not wanted:
-        return [], None
+async def _candidates(executor: Executor, contenders: Sequence[Contender]) -> list[Waiting]:
+    """Return the runs that are looked at."""
+    wanted = [(c.run.lane, c.run.gate, c.run.priority, c.places) for c in contenders]
     rows = await executor.fetch("waiting_runs", *(list(column) for column in zip(*wanted, strict=True)))
-    due = [
-        Waiting(id=row["id"], lane=row["lane"], gate=row["gate"], priority=row["priority"], run_at=row["run_at"])
-        for row in rows
-        if row["due_in"] <= 0
-    ]
-    return due, min((row["due_in"] for row in rows if row["due_in"] > 0), default=None)
+    return [_waiting(row) for row in rows]
 
 
 async def _give_way(
@@ -184,5 +173,9 @@ def _distinct(keys: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(key for key in keys if key is not None))
 
 
-def _gate(row: Any) -> Gate:
-    return Gate(**{field: row[field] for field in Gate.__struct_fields__})
+def _head(row: Any) -> Head:
+    return Head(_waiting(row), Gate(**{field: row[field] for field in Gate.__struct_fields__}), row["due_in"])
+
+
+def _waiting(row: Any) -> Waiting:
+    return Waiting(**{field: row[field] for field in Waiting.__struct_fields__})

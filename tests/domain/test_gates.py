@@ -5,7 +5,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from scheduler.domain.gates import FAIR_WINDOW, Gate, Standing, Verdicts, Waiting, admit, gate_of
+from scheduler.domain.gates import (
+    FAIR_WINDOW,
+    Contender,
+    Gate,
+    Head,
+    Standing,
+    Verdicts,
+    Waiting,
+    admit,
+    contend,
+    gate_of,
+    in_turn,
+    room_for,
+)
 from scheduler.domain.task import Concurrency, RateLimit, TaskSpec
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -171,9 +184,8 @@ def test_few_stand_queued_for_fairness_so_that_another_key_has_its_turn_soon() -
     rule = gate("big", fairness_key="big")
     verdicts = decide([waiting(n, "big") for n in range(1, 9)], rule, queued={("default", 5): FAIR_WINDOW - 2})
     assert numbers(verdicts.admitted) == [1, 2]
-    assert verdicts.crowded
-    assert decide([], rule, queued={("default", 5): FAIR_WINDOW}).crowded, "who waits for room need not be looked at"
-    assert not decide([], rule, queued={("default", 5): FAIR_WINDOW - 1}).crowded
+    assert [room_for(waiting(1), rule, {("default", 5): FAIR_WINDOW - n}, ROOM) for n in (0, 2)] == [0, 2]
+    assert room_for(waiting(1), limited(), {("default", 5): FAIR_WINDOW}, ROOM) == 1000
 
 
 def test_a_run_with_a_fairness_key_stands_back_for_its_own_lane_and_priority_alone() -> None:
@@ -183,3 +195,41 @@ def test_a_run_with_a_fairness_key_stands_back_for_its_own_lane_and_priority_alo
     full = {("default", 0): FAIR_WINDOW, ("other", 5): FAIR_WINDOW}
     urgent, same = waiting(1, "fair"), waiting(2, "fair", priority=0)
     assert numbers(decide([urgent, same], fair, queued=full).admitted) == [1]
+
+
+def fair(number: int, key: str, *, served: int = 0, places: int = 1000, **fields: Any) -> Contender:
+    return Contender(waiting(number, key, **fields), gate(key, fairness_key=key), places, served)
+
+
+def turns(contenders: list[Contender], room: int) -> list[tuple[int, int]]:
+    """Return whose turn it is where there is so much room: the number of the first run, and how many."""
+    return [(c.run.id.int, c.places) for c in in_turn(contenders, {("default", 5): FAIR_WINDOW - room}, ROOM)]
+
+
+def test_no_key_has_a_second_turn_before_those_with_fewer_runs_under_way_have_had_theirs() -> None:
+    many = [fair(n, f"key{n}") for n in range(1, 1000)]
+    assert turns(many, 100) == [(n, 1) for n in range(1, 101)]
+    assert turns([fair(1, "a", served=3), fair(2, "b", served=1), fair(3, "c", served=9)], 5) == [(2, 3), (1, 2)]
+    assert turns([fair(1, "a"), fair(2, "b", places=1)], FAIR_WINDOW) == [(1, 64), (2, 1)]
+
+
+def test_a_key_has_its_turns_whichever_of_its_gates_they_are_for_and_urgent_ones_first() -> None:
+    two = [fair(1, "a"), Contender(waiting(2, "other"), gate("other", fairness_key="a"), 1000, 0), fair(3, "b")]
+    assert turns(two, 2) == [(1, 1), (2, 1), (3, 1)], "which of the two runs of a key it is, only the decision knows"
+    urgent = [fair(9, "a", priority=6), fair(1, "a"), fair(2, "b")]
+    assert turns(urgent, 1) == [(9, FAIR_WINDOW), (2, 1)]
+    assert turns(urgent, 2) == [(9, FAIR_WINDOW), (1, 1), (2, 1)], "it is not known whether more than one is urgent"
+
+
+def test_what_has_no_fairness_key_stands_in_line_by_its_priority_and_age() -> None:
+    plain = [Contender(waiting(n, priority=p), limited(), 1, 0) for n, p in ((1, 0), (2, 5), (3, 9))]
+    assert turns([*plain, fair(4, "a", served=1)], 1) == [(3, 1), (2, 1), (4, 1), (1, 1)]
+
+
+def test_gates_that_are_full_do_not_contend_unless_their_runs_have_to_end() -> None:
+    rule = rated(n=3)
+    used = {("default", "r", 3, 60.0): 1}
+    standing = Standing(active={("default", "k"): 2}, used=used, yielding={}, served={}, queued={})
+    gates = [limited("full", 2), limited("wide", 3), limited("ends", 2, "cancel_newest"), rule]
+    heads = [Head(waiting(n, g.gate), g, 0.0) for n, g in enumerate(gates)]
+    assert [(c.gate.gate, c.places) for c in contend(heads, standing, 100)] == [("wide", 1), ("ends", 100), ("g", 2)]

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from scheduler.broker import Broker
+from scheduler.control import gatekeep
 from scheduler.control.gatekeep import Gatekeeper
 from scheduler.control.promote import Promoter
 from scheduler.domain.clock import SystemClock
@@ -249,6 +250,50 @@ async def test_a_run_that_waits_for_a_full_fair_window_is_left_alone_until_there
         assert await states(database, [last]) == ["queued"]
 
 
+async def test_no_fairness_key_has_a_second_run_under_way_before_each_has_one_however_many_there_are(
+    database: Database, promoter: Promoter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gatekeep, "_PAGE", 50)
+    late = 12
+    async with bench(database) as made:
+        for number in range(FAIR_WINDOW + late):
+            await create_many(made, 3, fairness_key=str(number))
+        for begun in range(late + 1):
+            while await promoter.step() == 0.0:
+                pass
+            assert sorted((await under_way(database)).values()) == [1] * (FAIR_WINDOW + begun)
+            await claim(made, await first_queued(database))
+
+
+async def under_way(database: Database) -> dict[str, int]:
+    """How many runs of each fairness key are queued or running."""
+    async with database.session() as connection:
+        rows = await connection.fetch(
+            "SELECT fairness_key, count(*) FROM runs JOIN gates USING (gate) WHERE state <> 'pending' GROUP BY 1"
+        )
+    return dict(rows)
+
+
+async def first_queued(database: Database) -> UUID:
+    async with database.session() as connection:
+        return await connection.fetchval("SELECT id FROM runs WHERE state = 'queued' ORDER BY id LIMIT 1")
+
+
+async def test_the_most_urgent_run_of_a_shared_key_goes_first_wherever_it_waits(
+    database: Database, promoter: Promoter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gatekeep, "_PAGE", 1)
+    async with bench(database) as made:
+        for number in range(3):
+            await create(made, 1, rate_limit=RateLimit(key=str(number), n=1, per=60.0), **one())
+        async with database.session() as connection:
+            *_, last = await connection.fetch("SELECT id FROM runs ORDER BY gate")
+            await connection.execute("UPDATE runs SET priority = 9 WHERE id = $1", last["id"])
+        while await promoter.step() == 0.0:
+            pass
+        assert await first_queued(database) == last["id"]
+
+
 async def test_a_full_fair_window_does_not_save_a_run_that_its_key_cancels(
     database: Database, promoter: Promoter
 ) -> None:
@@ -309,12 +354,14 @@ async def test_a_deposed_leader_admits_nothing_and_its_successor_counts_what_it_
         old = Promoter(leading(database, broker, await lead(database), poll=60.0))
         runs = await create(made, 6, **one(3))
         await old.step()
-        await claim(made, runs[0])
+        await made.executions.finish(outcome(await claim(made, runs[0])))
+        await claim(made, runs[1])
         new = Promoter(leading(database, broker, await lead(database), poll=60.0))
         with pytest.raises(TermLost):
             await old.step()
         await new.step()
-        assert sorted(await states(database, runs)) == ["pending"] * 3 + ["queued"] * 2 + ["running"]
+        assert await states(database, runs[:2]) == ["completed", "running"]
+        assert sorted(await states(database, runs[2:])) == ["pending", "pending", "queued", "queued"]
 
 
 async def test_the_limit_holds_while_leaders_come_and_go(database: Database, database_url: str, redis_url: str) -> None:

@@ -4,23 +4,27 @@ INSERT INTO gates (gate, namespace, concurrency_key, max_runs, on_conflict, rate
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::text[], $7::integer[], $8::float8[], $9::text[])
 ON CONFLICT DO NOTHING
 
--- name: waiting_gates
--- reads behind which gates of which lanes runs wait, after a (lane, gate), in one step from each to the next
+-- name: waiting_heads
+-- reads the first run that waits of each (lane, gate, priority), after one of these, in one step from each to the next
 WITH RECURSIVE head AS (
-  (SELECT r.lane, r.gate FROM runs r
-   WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NOT NULL AND (r.lane, r.gate) > ($1::text, $2::text)
-   ORDER BY r.lane, r.gate LIMIT 1)
+  (SELECT r.lane, r.gate, r.priority, r.run_at, r.id FROM runs r
+   WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NOT NULL
+     AND (r.lane, r.gate, r.priority) > ($1::text, $2::text, $3::smallint)
+   ORDER BY r.lane, r.gate, r.priority, r.run_at, r.id LIMIT 1)
   UNION ALL
-  SELECT following.lane, following.gate
+  SELECT following.*
   FROM head
   CROSS JOIN LATERAL (
-    SELECT r.lane, r.gate FROM runs r
-    WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NOT NULL AND (r.lane, r.gate) > (head.lane, head.gate)
-    ORDER BY r.lane, r.gate LIMIT 1
+    SELECT r.lane, r.gate, r.priority, r.run_at, r.id FROM runs r
+    WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held AND r.gate IS NOT NULL
+      AND (r.lane, r.gate, r.priority) > (head.lane, head.gate, head.priority)
+    ORDER BY r.lane, r.gate, r.priority, r.run_at, r.id LIMIT 1
   ) AS following
 )
-SELECT head.lane, g.gate, g.namespace, g.concurrency_key, g.max_runs, g.on_conflict, g.rate_key, g.rate_n, g.rate_per, g.fairness_key
-FROM (SELECT * FROM head LIMIT $3) AS head JOIN gates g ON g.gate = head.gate
+SELECT head.lane, head.priority, head.run_at, head.id, extract(epoch FROM head.run_at - dts_now())::float8 AS due_in,
+       g.gate, g.namespace, g.concurrency_key, g.max_runs, g.on_conflict, g.rate_key, g.rate_n, g.rate_per, g.fairness_key
+FROM (SELECT * FROM head LIMIT $4) AS head JOIN gates g ON g.gate = head.gate
+ORDER BY head.lane, head.gate, head.priority
 
 -- name: hold_gates
 -- keeps every other admission out until the transaction ends: what is counted next can only become less
@@ -91,15 +95,13 @@ CROSS JOIN LATERAL (
 ) AS started
 
 -- name: waiting_runs
--- reads and locks the first `places` runs of each (lane, gate, priority), by time; of those that are not due, it is the
--- seconds until they are that count
-SELECT candidate.id, w.lane, w.gate, w.priority, candidate.run_at,
-       extract(epoch FROM candidate.run_at - dts_now())::float8 AS due_in
+-- reads and locks the first `places` runs of each (lane, gate, priority) that are due, by time
+SELECT candidate.id, w.lane, w.gate, w.priority, candidate.run_at
 FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[]) AS w(lane, gate, priority, places)
 CROSS JOIN LATERAL (
   SELECT r.id, r.run_at FROM runs r
   WHERE r.state = 'pending' AND r.unmet = 0 AND NOT r.held
-    AND r.lane = w.lane AND r.gate = w.gate AND r.priority = w.priority AND r.gate IS NOT NULL
+    AND r.lane = w.lane AND r.gate = w.gate AND r.priority = w.priority AND r.gate IS NOT NULL AND r.run_at <= dts_now()
   ORDER BY r.run_at, r.id
   LIMIT w.places
   FOR UPDATE OF r SKIP LOCKED

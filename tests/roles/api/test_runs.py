@@ -337,10 +337,10 @@ async def test_a_run_behind_a_gate_never_takes_the_fast_path_and_explain_names_w
 
 async def test_an_edit_moves_waiting_runs_behind_another_gate(api: Client) -> None:
     task = await api.create("a", concurrency={"key": "k"}, delay="1h")
-    gates = await api.context.database.fetch("waiting_gates", "", "", 10)
-    assert [row["concurrency_key"] for row in gates] == ["k"]
+    heads = await api.context.database.fetch("waiting_heads", "", "", -1, 10)
+    assert [row["concurrency_key"] for row in heads] == ["k"]
     await api.request("PATCH", f"/api/tasks/{task['id']}", {"concurrency": {"key": "other"}})
-    gates = await api.context.database.fetch("waiting_gates", "", "", 10)
-    assert [row["concurrency_key"] for row in gates] == ["other"]
+    heads = await api.context.database.fetch("waiting_heads", "", "", -1, 10)
+    assert [row["concurrency_key"] for row in heads] == ["other"]
     await api.request("PATCH", f"/api/tasks/{task['id']}", {"concurrency": None})
-    assert await api.context.database.fetch("waiting_gates", "", "", 10) == []
+    assert await api.context.database.fetch("waiting_heads", "", "", -1, 10) == []

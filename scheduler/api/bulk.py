@@ -28,7 +28,7 @@ _retry = msgspec.json.Decoder(RetryRuns)
 
 
 async def cancel_runs(api: Context, request: Request) -> Reply:
-    """Cancel the live runs that match; those that execute are asked to end."""
+    """Cancel the live runs that match; those that execute are asked to end. What has left the state by then stays."""
     request.demand_json()
     wanted = decode(_cancel, await request.body(api.settings.max_body, api.settings.body_timeout))
     if wanted.state is None and wanted.queue is None and wanted.task_id is None:
@@ -40,7 +40,7 @@ async def cancel_runs(api: Context, request: Request) -> Reply:
     requested: list[UUID] = []
     for some in _chunks([] if wanted.dry_run else matched):
         async with api.database.transaction() as executor:
-            cancelled = await api.runs.cancel(executor, request.namespace, some)
+            cancelled = await api.runs.cancel(executor, request.namespace, some, state=wanted.state)
             await _log(executor, request, "cancel_runs", len(cancelled.done) + len(cancelled.requested))
         api.offers.cancel(cancelled.requested)
         api.offers.settled(cancelled.settled)
@@ -51,7 +51,10 @@ async def cancel_runs(api: Context, request: Request) -> Reply:
 
 
 async def retry_runs(api: Context, request: Request) -> Reply:
-    """Let the ended runs that match run again, with fresh budgets and their tasks' present definitions."""
+    """Let the ended runs that match run again, with fresh budgets and their tasks' present definitions.
+
+    What has left the state by then stays.
+    """
     request.demand_json()
     wanted = decode(_retry, await request.body(api.settings.max_body, api.settings.body_timeout))
     filters = RunFilter(task_id=wanted.task_id, state=wanted.state, queue=wanted.queue)
@@ -63,7 +66,7 @@ async def retry_runs(api: Context, request: Request) -> Reply:
             revivable = await api.runs.revivable(executor, request.namespace, some)
             specs = [(run.run_id, run.spec) for run in revivable.values() if not run.deleted]
             api.admission.admit(request.namespace, len(specs))
-            revived = await api.runs.revive(executor, request.namespace, specs, request.actor)
+            revived = await api.runs.revive(executor, request.namespace, specs, request.actor, state=wanted.state)
             await _log(executor, request, "retry_runs", len(revived))
         retried += revived
         api.offers.revived(revived)

@@ -163,7 +163,7 @@ async def _give_way(
         losers.setdefault(namespace, set()).update(run_ids)
     rows = []
     for namespace in sorted(losers):
-        rows += await executor.fetch("cancel_runs", sorted(losers[namespace]), namespace, [], _REASON)
+        rows += await executor.fetch("cancel_runs", sorted(losers[namespace]), namespace, [], _REASON, None)
     requested = [(row["run_id"], row["worker_id"]) for row in rows if row["kind"] == "requested"]
     ended = {row["run_id"] for row in rows if row["kind"] == "cancelled"}
     return requested, await settle_onward(executor, rows, ()), ended

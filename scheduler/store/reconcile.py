@@ -134,7 +134,7 @@ class Reconcile:
                 tasks = await executor.fetch("delete_tasks_of_namespace", name, limit)
                 runs = await executor.fetch("live_runs_by_filter", name, None, None, limit)
                 live = sorted(run["id"] for run in runs)
-                rows = await executor.fetch("cancel_runs", live, name, [], "task_deleted")
+                rows = await executor.fetch("cancel_runs", live, name, [], "task_deleted", None)
                 await settle_onward(executor, rows, ())
             cleared += len(tasks) + sum(row["kind"] == "cancelled" for row in rows)
         return cleared

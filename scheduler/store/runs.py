@@ -123,9 +123,13 @@ class Runs:
         *,
         reason: str = "cancelled",
         lanes_open: Sequence[str] = (),
+        state: str | None = None,
     ) -> Cancelled:
-        """End the waiting ones of these runs and ask for the end of the executing ones; terminal ones stay."""
-        rows = await executor.fetch("cancel_runs", sorted(run_ids), namespace, list(lanes_open), reason)
+        """End the waiting ones of these runs and ask for the end of the executing ones; terminal ones stay.
+
+        With `state`, so do those that are in another one by now.
+        """
+        rows = await executor.fetch("cancel_runs", sorted(run_ids), namespace, list(lanes_open), reason, state)
         done = [row["run_id"] for row in rows if row["kind"] == "cancelled"]
         requested = [(row["run_id"], row["worker_id"]) for row in rows if row["kind"] == "requested"]
         moved = [row for row in rows if row["kind"] not in ("cancelled", "requested")]
@@ -143,11 +147,17 @@ class Runs:
         }
 
     async def revive(
-        self, executor: Executor, namespace: str, revivals: Sequence[tuple[UUID, bytes]], actor: str
+        self,
+        executor: Executor,
+        namespace: str,
+        revivals: Sequence[tuple[UUID, bytes]],
+        actor: str,
+        *,
+        state: str | None = None,
     ) -> list[UUID]:
         """Let ended runs run again, with fresh budgets, under these definitions; return those that will.
 
-        A dead letter of theirs is marked as replayed.
+        A dead letter of theirs is marked as replayed. With `state`, those that are in another one by now stay.
         """
         columns: list[tuple[object, ...]] = []
         for run_id, spec_json in sorted(revivals):
@@ -160,7 +170,7 @@ class Runs:
         if not columns:
             return []
         *rest, gates = (list(column) for column in zip(*columns, strict=True))
-        rows = await executor.fetch("revive", *rest, actor, gates)
+        rows = await executor.fetch("revive", *rest, actor, gates, state)
         return [row["id"] for row in rows]
 
     async def fence(self, namespace: str, run_id: UUID) -> tuple[bool, int | None]:

@@ -200,7 +200,7 @@ class Schedules:
             for plan in plans:
                 if plan.cancel and plan.task.id in written:
                     active = sorted(run.id for run in plan.task.active)
-                    rows += await executor.fetch("cancel_runs", active, plan.task.namespace, [], reason)
+                    rows += await executor.fetch("cancel_runs", active, plan.task.namespace, [], reason, None)
             requested = [(row["run_id"], row["worker_id"]) for row in rows if row["kind"] == "requested"]
             settled = await settle_onward(executor, rows, ())
         return written, Cancelled(requested, settled)

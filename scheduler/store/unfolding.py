@@ -51,7 +51,7 @@ class Unfolding:
                 await executor.execute("insert_workflow_run", run_id, run["task_id"], b"{}")
                 begun = await executor.fetchrow("begun_workflow_run", run_id)
             if begun is None:  # the workflow was deleted while its run waited
-                await executor.fetch("cancel_runs", [run_id], run["namespace"], [], "task_deleted")
+                await executor.fetch("cancel_runs", [run_id], run["namespace"], [], "task_deleted", None)
                 return True
             spec = decode_workflow(begun["spec"])
             if begun["unfolded"]:
@@ -73,7 +73,9 @@ class Unfolding:
                 rows = await executor.fetch("left_of_abandoned_runs", found)
                 for row in rows:
                     if row["live"]:
-                        done = await executor.fetch("cancel_runs", sorted(row["live"]), row["namespace"], [], _REASON)
+                        done = await executor.fetch(
+                            "cancel_runs", sorted(row["live"]), row["namespace"], [], _REASON, None
+                        )
                         requested += [(r["run_id"], r["worker_id"]) for r in done if r["kind"] == "requested"]
                         await settle_onward(executor, done, ())
                 await executor.execute("close_workflow_runs", [row["run_id"] for row in rows])

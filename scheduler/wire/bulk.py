@@ -36,7 +36,7 @@ class RetryRuns(Body, kw_only=True, frozen=True):
 class BulkCancelled(msgspec.Struct, kw_only=True, frozen=True):
     """`matched` are the runs that were found; `more` says that the limit left others for the next request.
 
-    Of a dry run, `cancelled` and `requested` are empty.
+    What was in another state when its turn came is neither `cancelled` nor `requested`; of a dry run, nothing is.
     """
 
     dry_run: bool
@@ -47,7 +47,10 @@ class BulkCancelled(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class BulkRetried(msgspec.Struct, kw_only=True, frozen=True):
-    """`matched` are the runs that were found, `retried` those that run again; the others' tasks have been deleted."""
+    """`matched` are the runs that were found, `retried` those that run again.
+
+    The others' tasks have been deleted, or they were in another state when their turn came.
+    """
 
     dry_run: bool
     matched: list[UUID]

@@ -138,13 +138,15 @@ def finish(state: Any, outcome: Any, *, fresh: bool) -> Event:
 
 
 async def cancel(both: Both, run: int, _: int) -> None:
-    await both.database.fetch("cancel_runs", [both.runs[run]], "default", [], "cancelled")
+    await both.database.fetch("cancel_runs", [both.runs[run]], "default", [], "cancelled", None)
     both.model.cancel(both.runs[run])
 
 
 async def revive(both: Both, run: int, _: int) -> None:
     run_id = both.runs[run]
-    rows = await both.database.fetch("revive", [run_id], [both.queue], [both.queue], [5], [1], [None], "test", [None])
+    rows = await both.database.fetch(
+        "revive", [run_id], [both.queue], [both.queue], [5], [1], [None], "test", [None], None
+    )
     assert bool(rows) == both.model.revive(run_id)
 
 

@@ -88,7 +88,7 @@ FROM runs r WHERE r.id = $1 AND r.state = 'running'
 ORDER BY attempt
 
 -- name: cancel_runs
--- pending | queued → cancelled; of an executing one, the end is requested
+-- pending | queued → cancelled; of an executing one, the end is requested. `$5`: only of those that still are in this state
 WITH lanes_open AS (
   SELECT $3::text[] AS lanes
 ), touched AS (
@@ -100,6 +100,7 @@ WITH lanes_open AS (
       cancel_requested = true,
       version          = r.version + 1
   WHERE r.id = ANY($1::uuid[]) AND r.namespace = $2 AND r.state IN ('pending', 'queued', 'running')
+    AND ($5::text IS NULL OR r.state = $5)
   RETURNING r.id AS run_id, r.state, r.worker_id
 ), ended AS (
   SELECT run_id, state FROM touched WHERE state = 'cancelled'
@@ -123,7 +124,7 @@ FOR KEY SHARE OF t
 
 -- name: revive
 -- failed | cancelled | skipped | dead_letter → pending, with fresh budgets; its dead letter is replayed, and a workflow run
--- is open again: should it be ended, its tasks are too
+-- is open again: should it be ended, its tasks are too. `$9`: only of those that still are in this state
 WITH revived AS (
   UPDATE runs r
   SET state = 'pending', reason = NULL, run_at = dts_now(), finished_at = NULL, queued_at = NULL,
@@ -135,6 +136,7 @@ WITH revived AS (
   FROM unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[], $5::integer[], $6::float8[], $8::text[])
        AS n(run_id, queue, lane, priority, max_attempts, start_within, gate)
   WHERE r.id = n.run_id AND r.state IN ('failed', 'cancelled', 'skipped', 'dead_letter')
+    AND ($9::text IS NULL OR r.state = $9)
   RETURNING r.id
 ), replayed AS (
   UPDATE dead_letter_tasks d SET state = 'replayed', decided_at = dts_now(), decided_by = $7

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
+import anyio
 import pytest
 
+from scheduler.store.database import Database
 from tests.roles.api.support import Client, FakeWorker
+from tests.support import until
+from tests.support.locks import waiting_for_locks
+from tests.support.rows import run_row
 
 
 async def test_runs_of_a_queue_are_cancelled_and_no_others(api: Client, worker: FakeWorker) -> None:
@@ -43,6 +49,43 @@ async def test_the_state_is_a_filter(api: Client, worker: FakeWorker, state: str
     runs = (await api.get(f"/api/runs?state={state}")).json["items"]
     assert len(runs) == 1
     assert matched == [runs[0]["id"]]
+
+
+async def _answered_while(api: Client, database: Database, change: str, target: str, body: Any) -> Any:
+    """What is answered if a change of the runs is committed between finding them and doing something to them."""
+    answers: list[Any] = []
+
+    async def ask() -> None:
+        answers.append((await api.post(target, body)).json)
+
+    async with anyio.create_task_group() as group, database.transaction() as executor:
+        await executor.target.execute(f"UPDATE runs SET {change}")
+        group.start_soon(ask)
+        await until(lambda: waiting_for_locks(database), what="the run is waited for")
+    return answers[0]
+
+
+async def test_a_run_that_a_worker_takes_meanwhile_is_not_cancelled_as_a_queued_one(
+    api: Client, worker: FakeWorker, database: Database
+) -> None:
+    run_id = (await api.create())["last_run"]["id"]
+    async with database.session() as connection:
+        await connection.execute("UPDATE runs SET state = 'queued', queued_at = now()")
+    taken = f"state = 'running', worker_id = '{worker.id}', fence = nextval('fence_seq'), attempt = 1"
+    answer = await _answered_while(api, database, taken, "/api/runs/cancel", {"state": "queued", "queue": "default"})
+    assert (answer["matched"], answer["cancelled"], answer["requested"]) == ([run_id], [], [])
+    run = await run_row(database, UUID(run_id))
+    assert (run["state"], run["cancel_requested"]) == ("running", False)
+
+
+async def test_a_run_that_comes_to_another_end_meanwhile_is_not_retried(
+    api: Client, worker: FakeWorker, database: Database
+) -> None:
+    run_id = (await api.create())["last_run"]["id"]
+    await worker.end(await worker.claim(run_id), "failed")
+    answer = await _answered_while(api, database, "state = 'cancelled'", "/api/runs/retry", {"state": "failed"})
+    assert (answer["matched"], answer["retried"]) == ([run_id], [])
+    assert (await run_row(database, UUID(run_id)))["state"] == "cancelled"
 
 
 async def test_what_the_limit_leaves_is_for_the_next_request(api: Client) -> None:

@@ -1,27 +1,29 @@
 """Cancelling and retrying many runs by filter: a few hundred in each transaction, so that nobody waits long for a lock.
 
-Each transaction stands by itself: what one has committed stays, whatever becomes of the next (with an Idempotency-Key
-they are all one). Asked again, a bulk request goes on with what is left.
+Each transaction stands by itself: what one has committed stays, whatever becomes of the next, and is told (with an
+Idempotency-Key they are all one). Asked again, a bulk request goes on with what is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
 from scheduler.api.context import Context
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer
 from scheduler.api.routing import Route
-from scheduler.domain.errors import FieldError, InvalidInput
+from scheduler.domain.errors import FieldError, InvalidInput, Overloaded, TooMany
 from scheduler.store.audit import Entry, write_audit
-from scheduler.store.database import Executor
+from scheduler.store.database import RETRYABLE, Executor, Pinned
 from scheduler.store.runs import RunFilter
 from scheduler.wire.bulk import BulkCancelled, BulkRetried, CancelRuns, RetryRuns
 
 _AT_ONCE = 500
+_TRIES = 4
 
 _cancel = msgspec.json.Decoder(CancelRuns)
 _retry = msgspec.json.Decoder(RetryRuns)
@@ -38,14 +40,17 @@ async def cancel_runs(api: Context, request: Request) -> Reply:
     matched, more = found[: wanted.limit], len(found) > wanted.limit
     done: list[UUID] = []
     requested: list[UUID] = []
-    for some in _chunks([] if wanted.dry_run else matched):
+
+    async def cancel(some: Sequence[UUID]) -> None:
         async with api.database.transaction() as executor:
             cancelled = await api.runs.cancel(executor, request.namespace, some, state=wanted.state)
             await _log(executor, request, "cancel_runs", len(cancelled.done) + len(cancelled.requested))
         api.offers.cancel(cancelled.requested)
         api.offers.settled(cancelled.settled)
-        done += cancelled.done
-        requested += [run_id for run_id, _ in cancelled.requested]
+        done.extend(cancelled.done)
+        requested.extend(run_id for run_id, _ in cancelled.requested)
+
+    more |= not await _in_turn(api, [] if wanted.dry_run else matched, cancel)
     body = BulkCancelled(dry_run=wanted.dry_run, matched=matched, cancelled=done, requested=requested, more=more)
     return answer(body)
 
@@ -61,16 +66,46 @@ async def retry_runs(api: Context, request: Request) -> Reply:
     found = await _ended(api, request.namespace, filters, wanted.limit + 1)
     matched, more = found[: wanted.limit], len(found) > wanted.limit
     retried: list[UUID] = []
-    for some in _chunks([] if wanted.dry_run else matched):
+
+    async def retry(some: Sequence[UUID]) -> None:
         async with api.database.transaction() as executor:
             revivable = await api.runs.revivable(executor, request.namespace, some)
             specs = [(run.run_id, run.spec) for run in revivable.values() if not run.deleted]
             api.admission.admit(request.namespace, len(specs))
             revived = await api.runs.revive(executor, request.namespace, specs, request.actor, state=wanted.state)
             await _log(executor, request, "retry_runs", len(revived))
-        retried += revived
+        retried.extend(revived)
         api.offers.revived(revived)
+
+    more |= not await _in_turn(api, [] if wanted.dry_run else matched, retry)
     return answer(BulkRetried(dry_run=wanted.dry_run, matched=matched, retried=retried, more=more))
+
+
+async def _in_turn(api: Context, ids: Sequence[UUID], act: Callable[[Sequence[UUID]], Awaitable[None]]) -> bool:
+    """Act on the runs, a few hundred after the other; say whether that came to its end.
+
+    While nothing is done, or all is one transaction, a refusal is raised. Later it only ends this: what was done has to
+    be told, and whoever called the handler anew would let it do as much again.
+    """
+    for number, some in enumerate(_chunks(ids)):
+        if number == 0 or isinstance(api.database, Pinned):
+            await act(some)
+        elif not await _insist(act, some):
+            return False
+    return True
+
+
+async def _insist(act: Callable[[Sequence[UUID]], Awaitable[None]], some: Sequence[UUID]) -> bool:
+    """Act, again if it collides with others; False if it is refused for now."""
+    for _ in range(_TRIES):
+        try:
+            await act(some)
+        except RETRYABLE:
+            continue
+        except (asyncpg.QueryCanceledError, Overloaded, TooMany):
+            return False
+        return True
+    return False
 
 
 async def _log(executor: Executor, request: Request, action: str, count: int) -> None:

@@ -34,7 +34,7 @@ class RetryRuns(Body, kw_only=True, frozen=True):
 
 
 class BulkCancelled(msgspec.Struct, kw_only=True, frozen=True):
-    """`matched` are the runs that were found; `more` says that the limit left others for the next request.
+    """`matched` are the runs that were found; `more` says that some are left for the next request.
 
     What was in another state when its turn came is neither `cancelled` nor `requested`; of a dry run, nothing is.
     """
@@ -49,7 +49,7 @@ class BulkCancelled(msgspec.Struct, kw_only=True, frozen=True):
 class BulkRetried(msgspec.Struct, kw_only=True, frozen=True):
     """`matched` are the runs that were found, `retried` those that run again.
 
-    The others' tasks have been deleted, or they were in another state when their turn came.
+    The others' tasks have been deleted, or they were in another state when their turn came; `more` is as above.
     """
 
     dry_run: bool

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 from uuid import UUID
 
 import anyio
+import asyncpg
 import pytest
 
+from scheduler.api import bulk
 from scheduler.store.database import Database
-from tests.roles.api.support import Client, FakeWorker
+from scheduler.store.runs import Runs
+from tests.roles.api.support import Client, FakeWorker, running_api
 from tests.support import until
 from tests.support.locks import waiting_for_locks
 from tests.support.rows import run_row
@@ -88,14 +92,60 @@ async def test_a_run_that_comes_to_another_end_meanwhile_is_not_retried(
     assert (await run_row(database, UUID(run_id)))["state"] == "cancelled"
 
 
+async def _task_with_runs(api: Client, number: int) -> str:
+    task: str = (await api.create("t", schedule="@hourly", overlap="allow_all"))["id"]
+    for _ in range(number):
+        await api.post(f"/api/tasks/{task}/trigger")
+    return task
+
+
 async def test_what_the_limit_leaves_is_for_the_next_request(api: Client) -> None:
-    task = await api.create("t", schedule="@hourly", overlap="allow_all")
-    for _ in range(5):
-        await api.post(f"/api/tasks/{task['id']}/trigger")
-    ask: dict[str, Any] = {"task_id": task["id"], "limit": 3}
+    ask: dict[str, Any] = {"task_id": await _task_with_runs(api, 5), "limit": 3}
     first = (await api.post("/api/runs/cancel", ask)).json
     second = (await api.post("/api/runs/cancel", ask)).json
     assert (len(first["cancelled"]), first["more"], len(second["cancelled"]), second["more"]) == (3, True, 2, False)
+
+
+async def test_a_collision_among_the_later_runs_lets_no_more_be_done_than_was_asked_for(
+    api: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = {"task_id": await _task_with_runs(api, 6), "limit": 4}
+    monkeypatch.setattr(bulk, "_AT_ONCE", 2)
+    cancel, numbers = Runs.cancel, count(1)
+
+    async def collide_once(*args: Any, **kwargs: Any) -> Any:
+        if next(numbers) == 2:
+            raise asyncpg.DeadlockDetectedError("deadlock detected")
+        return await cancel(*args, **kwargs)
+
+    monkeypatch.setattr(Runs, "cancel", collide_once)
+    answer = (await api.post("/api/runs/cancel", ask)).json
+    ended = [run["id"] for run in (await api.get("/api/runs?state=cancelled")).json["items"]]
+    assert (len(ended), answer["more"]) == (4, True)
+    assert sorted(answer["cancelled"]) == sorted(ended)
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_what_was_done_before_the_database_took_too_long_is_told_or_taken_back(
+    api: Client, database: Database, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch, keyed: bool
+) -> None:
+    ask = {"task_id": await _task_with_runs(api, 4)}
+    found = (await api.post("/api/runs/cancel", {**ask, "dry_run": True})).json["matched"]
+    monkeypatch.setattr(bulk, "_AT_ONCE", 2)
+    impatient = await Database.connect(database_url, name="impatient", statement_timeout=0.5)
+    try:
+        async with running_api(impatient, redis_url) as other, database.transaction() as executor:
+            await executor.target.execute("SELECT FROM runs WHERE id = $1 FOR UPDATE", UUID(found[-1]))
+            headers = {"idempotency-key": "k"} if keyed else {}
+            answer = await other.post("/api/runs/cancel", ask, headers=headers)
+    finally:
+        await impatient.close()
+    ended = [run["id"] for run in (await api.get("/api/runs?state=cancelled")).json["items"]]
+    if keyed:
+        assert (answer.status, ended) == (503, [])
+    else:
+        assert (answer.status, answer.json["more"]) == (200, True)
+        assert sorted(answer.json["cancelled"]) == sorted(ended) == sorted(found[:2])
 
 
 async def test_everything_at_once_has_to_be_meant(api: Client) -> None:

@@ -7,6 +7,7 @@ Idempotency-Key they are all one). Asked again, a bulk request goes on with what
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from uuid import UUID
 
 import asyncpg
@@ -19,6 +20,7 @@ from scheduler.api.routing import Route
 from scheduler.domain.errors import FieldError, InvalidInput, Overloaded, TooMany
 from scheduler.store.audit import Entry, write_audit
 from scheduler.store.database import RETRYABLE, Executor, Pinned
+from scheduler.store.pages import first_ids
 from scheduler.store.runs import RunFilter
 from scheduler.wire.bulk import BulkCancelled, BulkRetried, CancelRuns, RetryRuns
 
@@ -63,7 +65,7 @@ async def retry_runs(api: Context, request: Request) -> Reply:
     request.demand_json()
     wanted = decode(_retry, await request.body(api.settings.max_body, api.settings.body_timeout))
     filters = RunFilter(task_id=wanted.task_id, state=wanted.state, queue=wanted.queue)
-    found = await _ended(api, request.namespace, filters, wanted.limit + 1)
+    found = await first_ids(partial(api.runs.page, request.namespace, filters), wanted.limit + 1)
     matched, more = found[: wanted.limit], len(found) > wanted.limit
     retried: list[UUID] = []
 
@@ -120,18 +122,6 @@ async def _log(executor: Executor, request: Request, action: str, count: int) ->
         address=request.address,
     )
     await write_audit(executor, [entry])
-
-
-async def _ended(api: Context, namespace: str, filters: RunFilter, count: int) -> list[UUID]:
-    found: list[UUID] = []
-    after: UUID | None = None
-    while len(found) < count:
-        page = await api.runs.page(namespace, filters, after, min(count - len(found), _AT_ONCE))
-        found += [run.id for run in page.items]
-        after = page.next_key
-        if after is None:
-            break
-    return found
 
 
 def _chunks(ids: Sequence[UUID]) -> list[list[UUID]]:

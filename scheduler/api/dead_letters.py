@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final, Literal
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from scheduler.api.responses import Reply, answer
 from scheduler.api.routing import PAGED, QUEUE, Query, Route
 from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.store.dead_letters import DeadLetterFilter
+from scheduler.store.pages import first_ids
 from scheduler.wire.dead_letters import Decided, Replay, Selection
 
 _MAX_CANARIES: Final = 10  # each of the others waits for each of these
@@ -105,8 +107,7 @@ async def _select(api: Context, request: Request, wanted: Selection) -> list[UUI
     if not 1 <= wanted.limit <= MAX_LIMIT:
         raise InvalidInput([FieldError("/limit", f"must be from 1 to {MAX_LIMIT}")])
     if wanted.ids is None:
-        page = await api.dead_letters.page(request.namespace, filters, None, wanted.limit)
-        return [letter.id for letter in page.items]
+        return await first_ids(partial(api.dead_letters.page, request.namespace, filters), wanted.limit)
     if filters != DeadLetterFilter():
         raise InvalidInput([FieldError("/ids", "give ids or a filter, not both")])
     if len(wanted.ids) > MAX_LIMIT:

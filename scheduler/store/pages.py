@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -14,6 +14,7 @@ WALK = 10_000
 """How many rows a page with a filter looks at before it answers with what it has found so far."""
 
 LAST_ID = UUID(int=(1 << 128) - 1)
+_AT_ONCE = 500  # rows may be large, of which only the id is kept
 
 
 class Page(msgspec.Struct, Generic[Item]):
@@ -36,3 +37,16 @@ def page_of(rows: Sequence[Any], limit: int, walk: int, build: Callable[[Any], I
     elif rows[0]["walked"] >= walk:
         next_key = rows[0]["floor"]
     return Page([build(row) for row in found], next_key)
+
+
+async def first_ids(page: Callable[[UUID | None, int], Awaitable[Page[Any]]], count: int) -> list[UUID]:
+    """Return the ids of up to `count` rows, from as many pages as that takes; `page` is asked (after, limit)."""
+    found: list[UUID] = []
+    after: UUID | None = None
+    while len(found) < count:
+        part = await page(after, min(count - len(found), _AT_ONCE))
+        found += [item.id for item in part.items]
+        after = part.next_key
+        if after is None:
+            break
+    return found

@@ -5,6 +5,7 @@ from uuid import UUID
 import anyio
 import pytest
 
+from scheduler.store import dead_letters
 from scheduler.store.database import Database
 from scheduler.store.outputs import Outputs
 from scheduler.store.runs import OutputChunk
@@ -229,6 +230,18 @@ async def test_dead_letters_are_listed_replayed_with_edits_and_discarded(api: Cl
     assert (await api.post("/api/dead-letter/replay", {"ids": [items[0]["id"]]})).json["items"][0][
         "result"
     ] == "refused"
+
+
+@pytest.mark.parametrize("decision", ["replay", "discard"])
+async def test_a_dead_letter_is_decided_by_filter_however_many_newer_ones_there_are(
+    api: Client, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch, decision: str
+) -> None:
+    monkeypatch.setattr(dead_letters, "WALK", 5)
+    wanted = await bury(api, worker, "wanted", queue="b")
+    for number in range(6):
+        await bury(api, worker, f"newer {number}", queue="a")
+    decided = (await api.post(f"/api/dead-letter/{decision}", {"queue": "b"})).json["items"]
+    assert [item["run_id"] for item in decided] == [wanted]
 
 
 async def printed(database: Database, run_id: str, attempt: int, *pieces: tuple[int, str, bytes]) -> None:

@@ -67,8 +67,8 @@ def page_answer(request: Request, page: Page[Any], render: Callable[[Any], Any] 
     cursor = encode_cursor(page.next_key) if page.next_key is not None else None
     headers = []
     if cursor is not None:
-        query = urlencode({**request.query, "cursor": cursor})
-        headers.append((b"link", f'<{request.scope["path"]}?{query}>; rel="next"'.encode("ascii", "replace")))
+        query = urlencode({**request.query, "cursor": cursor}).encode()
+        headers.append((b"link", b'<%s?%s>; rel="next"' % (request.path, query)))
     return answer({"items": [render(item) for item in page.items], "next_cursor": cursor}, headers=headers)
 
 

@@ -55,8 +55,7 @@ async def _key_of(api: Context, route: Route, request: Request, header: bytes) -
     match = _KEY.fullmatch(header.decode("latin-1").strip())
     if match is None:
         raise malformed("Idempotency-Key takes 1 to 255 visible ASCII characters, for example a UUID")
-    scope = request.scope
-    path = scope.get("raw_path") or scope["path"].encode()
+    scope, path = request.scope, request.path
     body = await request.body(api.settings.max_body, api.settings.body_timeout)
     # A plain hash of a secret would let whoever reads it try out what the secret may be.
     keys = api.settings.master_keys if route.confidential else None

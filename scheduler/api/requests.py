@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 from uuid import UUID
 
 import anyio
@@ -82,6 +82,12 @@ class Request:
     def receive(self) -> Receive:
         """The ASGI channel, for answers that watch whether the client is still there."""
         return self._receive
+
+    @property
+    def path(self) -> bytes:
+        """The path as it was sent: what was quoted in it still is."""
+        sent: bytes | None = self.scope.get("raw_path")
+        return sent or quote(self.scope["path"]).encode()
 
     @property
     def query(self) -> dict[str, str]:

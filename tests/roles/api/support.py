@@ -6,6 +6,7 @@ import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import unquote
 from uuid import UUID
 
 import anyio
@@ -94,7 +95,7 @@ class Client(Requests):
         scope = {
             "type": "http",
             "method": method,
-            "path": path,
+            "path": unquote(path),
             "raw_path": path.encode(),
             "query_string": query.encode(),
             "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in sent.items()],

@@ -152,6 +152,15 @@ async def test_short_lists_have_pages_and_filters_too(api: Client, worker: FakeW
     assert (await api.get("/api/queues?cursor=x")).status == 400
 
 
+async def test_a_page_below_any_name_links_to_the_next(api: Client) -> None:
+    workflow = {"name": "tägl. ½ day?", "tasks": [{"name": "a", "command": "true"}], "overlap": "allow_all"}
+    runs = (await api.post("/api/workflows", workflow)).headers["location"] + "/runs"
+    started = [(await api.post(runs, {})).json["id"] for _ in range(2)]
+    first = await api.get(f"{runs}?limit=1")
+    second = await api.get(first.headers["link"].removeprefix("<").removesuffix('>; rel="next"'))
+    assert [page.json["items"][0]["id"] for page in (second, first)] == started
+
+
 async def test_fires_are_filtered_by_what_became_of_them(api: Client, database: Database) -> None:
     task = (await api.create("n", schedule="@hourly"))["id"]
     async with database.session() as connection:

@@ -10,7 +10,7 @@ from scheduler.api.cursors import whole_answer
 from scheduler.api.payloads import Queues, Workers
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer
-from scheduler.api.routing import PAGED, Query, Route
+from scheduler.api.routing import WHOLE, Query, Route
 from scheduler.broker import BrokerUnavailable
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, NotFound
 from scheduler.domain.task import Moment
@@ -98,7 +98,7 @@ ROUTES: tuple[Route, ...] = (
         query=(
             Query("state", Literal["live", "draining", "dead", "left"], "Only those in this state."),
             Query("queue", str, "Only those that serve this queue."),
-            *PAGED,
+            *WHOLE,
         ),
         responses={200: Workers},
         errors=(422,),
@@ -120,7 +120,7 @@ ROUTES: tuple[Route, ...] = (
         handler=list_queues,
         summary="List queues",
         tag="fleet",
-        query=(Query("paused", bool, "Only those that are paused, or are not."), *PAGED),
+        query=(Query("paused", bool, "Only those that are paused, or are not."), *WHOLE),
         responses={200: Queues},
         errors=(422,),
     ),

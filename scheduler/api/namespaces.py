@@ -12,7 +12,7 @@ from scheduler.api.edits import merge
 from scheduler.api.payloads import NamespacePage
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, nothing
-from scheduler.api.routing import PAGED, Route
+from scheduler.api.routing import WHOLE, Route
 from scheduler.domain.access import DEFAULT_NAMESPACE
 from scheduler.domain.errors import Conflict, NotFound
 from scheduler.wire.access import Namespace, NewNamespace, Quotas
@@ -105,7 +105,7 @@ ROUTES: tuple[Route, ...] = (
         handler=list_namespaces,
         summary="List namespaces",
         tag="access",
-        query=PAGED,
+        query=WHOLE,
         responses={200: NamespacePage},
         errors=(422,),
     ),

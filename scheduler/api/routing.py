@@ -75,10 +75,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         return str(getattr(self.handler, "__name__", ""))
 
 
-PAGED = (
-    Query("limit", int, "How many items at most, 1 to 1000 (default 100)."),
-    Query("cursor", str, "Where to go on: `next_cursor` of the page before."),
-)
+_CURSOR = Query("cursor", str, "Where to go on: `next_cursor` of the page before.")
+PAGED = (Query("limit", int, "How many items at most, 1 to 1000 (default 100)."), _CURSOR)
+WHOLE = (Query("limit", int, "How many items at most, 1 to 1000 (default 1000)."), _CURSOR)
 QUEUE = Query("queue", str, "Only those of this queue.")
 
 

@@ -9,7 +9,7 @@ from scheduler.api.cursors import cursor_of, limit_of, page_answer, whole_answer
 from scheduler.api.payloads import Attempts, RunPage
 from scheduler.api.requests import Request
 from scheduler.api.responses import Reply, answer, etag
-from scheduler.api.routing import PAGED, QUEUE, Query, Route
+from scheduler.api.routing import PAGED, QUEUE, WHOLE, Query, Route
 from scheduler.domain.blockers import blockers
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput, PreconditionFailed
 from scheduler.domain.run import LIVE, TERMINAL, Run, RunState
@@ -160,7 +160,7 @@ ROUTES: tuple[Route, ...] = (
         handler=list_attempts,
         summary="List a run's attempts",
         tag="runs",
-        query=PAGED,
+        query=WHOLE,
         responses={200: Attempts},
         errors=(404, 422),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -14,6 +15,8 @@ import structlog.testing
 
 from scheduler import telemetry
 from scheduler.api.coding import takes_gzip
+from scheduler.api.openapi import document
+from scheduler.api.routes import ROUTES
 from scheduler.api.settings import ApiSettings
 from scheduler.store.database import Database
 from tests.roles.api.support import Client, FakeWorker, running_api
@@ -150,6 +153,36 @@ async def test_short_lists_have_pages_and_filters_too(api: Client, worker: FakeW
     assert (await api.get("/api/workers?queue=none")).json["items"] == []
     assert (await api.get("/api/workers?state=x")).pointers == ["?state"]
     assert (await api.get("/api/queues?cursor=x")).status == 400
+
+
+WHOLE_LISTS = {
+    "/api/queues": "INSERT INTO queues (namespace, name, updated_at, updated_by)"
+    " SELECT 'default', n, now(), 'test' FROM generate_series(1, 101) AS n",
+    "/api/namespaces": "INSERT INTO namespaces (name, created_by) SELECT n, 'test' FROM generate_series(1, 101) AS n",
+    "/api/workers": "INSERT INTO workers (id, name, host, pid, queues, executors, containment, slots, version,"
+    " state, registered_at) SELECT gen_random_uuid(), 'w', 'host', 1, '{default}', '{process}', 'session', 8, '0',"
+    " 'live', now() FROM generate_series(1, 101)",
+    "/api/runs/{id}/attempts": "INSERT INTO attempts (run_id, attempt, fence, worker_id, outcome, started_at,"
+    " finished_at, task_version) SELECT runs.id, n, n, gen_random_uuid(), 'failed', now(), now(), 1"
+    " FROM runs, generate_series(1, 101) AS n",
+}
+"""Path → what makes the list longer than a page of the others is by default."""
+
+
+@pytest.mark.parametrize("path", ["/api/tasks", *WHOLE_LISTS])
+async def test_a_list_holds_as_many_items_as_its_document_says(api: Client, database: Database, path: str) -> None:
+    run = (await api.create())["last_run"]["id"]
+    if path in WHOLE_LISTS:
+        async with database.session() as connection:
+            await connection.execute(WHOLE_LISTS[path])
+    else:
+        await api.post("/api/tasks/batch", [BODY] * 100)
+    parameters = document(ROUTES)["paths"][path]["get"]["parameters"]
+    (limit,) = (parameter["description"] for parameter in parameters if parameter["name"] == "limit")
+    default = re.search(r"\(default (\d+)\)", limit)
+    assert default is not None
+    items = (await api.get(path.replace("{id}", run))).json["items"]
+    assert min(101, len(items)) == min(101, int(default[1]))
 
 
 async def test_a_page_below_any_name_links_to_the_next(api: Client) -> None:

@@ -44,7 +44,7 @@ class Tokens(Protocol):
     """Verifies JSON Web Tokens."""
 
     async def verify(self, text: str) -> Principal:
-        """Return who shows the token. Raises Unauthenticated."""
+        """Return who shows the token. Raises Unauthenticated, or Overloaded while nothing can be verified."""
         ...
 
 
@@ -89,7 +89,7 @@ class Credentials:
         return known.principal if known is not None and known.until > self._monotonic() else None
 
     async def verify(self, header: bytes, address: str) -> Principal:
-        """Return whose header this is. Raises Unauthenticated, TooMany, or StoreUnavailable."""
+        """Return whose header this is. Raises Unauthenticated, TooMany, Overloaded, or StoreUnavailable."""
         scheme, _, token = header.partition(b" ")
         text = token.strip().decode("latin-1")
         if scheme.lower() != b"bearer" or not text or len(text) > _LONGEST:

@@ -37,7 +37,7 @@ class Gate:
         self._open_to_all = open_to_all | {OPEN}
 
     async def identify(self, route: Route, headers: Mapping[bytes, bytes], scope: Scope) -> Principal:
-        """Return who asks. Raises Unauthenticated, TooMany, or StoreUnavailable."""
+        """Return who asks. Raises Unauthenticated, TooMany, Overloaded, or StoreUnavailable."""
         if route.permission in self._open_to_all:
             return ANONYMOUS
         header = headers.get(b"authorization")

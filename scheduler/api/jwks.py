@@ -18,6 +18,7 @@ from jwt.exceptions import PyJWTError
 
 from scheduler.api.settings import JwtSettings
 from scheduler.domain.clock import Clock
+from scheduler.domain.errors import Overloaded
 from scheduler.service import Unavailable, Wake
 from scheduler.telemetry import get_logger
 
@@ -109,20 +110,28 @@ class KeySource:
         self._clock = clock
         self._own = {_SHARED: shared_secret(settings.secret)} if settings.secret else {}
         self._keys: dict[str, VerificationKey] = {}
+        self._known = False
+        """Whether they were ever read."""
         self._lock = anyio.Lock()
         self._read_at = float("-inf")
+        """When the last reading ended, however it did."""
 
     async def find(self, name: str | None) -> VerificationKey | None:
-        """Return the key that a token names (None: it names none), reading the keys again if it is not known."""
+        """Return the key that a token names (None: it names none), reading the keys again if it is not known.
+
+        Raises Overloaded while there is no saying which keys there are, because they could never be read.
+        """
         key = self._lookup(name)
         if key is None:
-            async with self._lock:  # they may just be being read
+            async with self._lock:  # they may just be being read, for everybody who waits here
                 if self._lookup(name) is None and self._clock.monotonic() - self._read_at >= _HURRY:
                     try:
                         await self._read()
                     except JwksUnavailable as error:
                         _log.warning("the keys cannot be read", reason=str(error))
             key = self._lookup(name)
+            if key is None and not self._known:
+                raise Overloaded("the keys that tokens are verified with could not be read yet", 1.0)
         return key
 
     def _lookup(self, name: str | None) -> VerificationKey | None:
@@ -138,16 +147,18 @@ class KeySource:
         return self._settings.refresh
 
     async def _read(self) -> None:
-        self._read_at = self._clock.monotonic()
         settings = self._settings
         if settings.jwks_file or settings.jwks_url:
             try:
                 keys = read_set(await self._fetch(), published=bool(settings.jwks_url))
             except (OSError, httpx2.HTTPError, UnusableKey, TimeoutError) as error:
                 raise JwksUnavailable(f"{settings.jwks_url or settings.jwks_file}: {error}") from error
+            finally:
+                self._read_at = self._clock.monotonic()
             if keys.keys() != self._keys.keys():
                 _log.info("keys for tokens", kids=sorted(keys))
             self._keys = keys
+        self._known = True
 
     async def _fetch(self) -> bytes:
         if self._settings.jwks_file:

@@ -48,7 +48,7 @@ class Jwts:
         self._clock = clock
 
     async def verify(self, text: str) -> Principal:
-        """Return who shows the token. Raises Unauthenticated."""
+        """Return who shows the token. Raises Unauthenticated, or Overloaded while no keys could be read."""
         try:
             header = jwt.get_unverified_header(text)
         except PyJWTError:

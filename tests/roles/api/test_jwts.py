@@ -17,9 +17,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from scheduler.api.jwks import UnusableKey, pinned, read_set
+from scheduler.api.jwks import KeySource, UnusableKey, pinned, read_set
 from scheduler.api.settings import JwtSettings
 from scheduler.domain.clock import SystemClock
+from scheduler.domain.errors import Overloaded
 from scheduler.store.database import Database
 from tests.roles.api.access_support import Caller, Closed, closed_api
 
@@ -215,9 +216,18 @@ class Published:
             await stream.send(head + body)
 
 
+class Silent(Published):
+    """A site that takes every connection and never answers."""
+
+    async def answer(self, stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            self.asked += 1
+            await anyio.sleep_forever()
+
+
 @asynccontextmanager
-async def published() -> AsyncIterator[Published]:
-    site = Published()
+async def published(site: Published | None = None) -> AsyncIterator[Published]:
+    site = site or Published()
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     site.url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}/jwks.json"
     async with listener, anyio.create_task_group() as group:
@@ -250,6 +260,38 @@ async def test_keys_of_a_url_are_cached_rotated_and_kept_while_it_is_away(
             site.keys = None
             assert await status(api, token("ES256", kid="newest")) == 401
             assert await status(api, token("ES256", kid="new", sub="x")) == 200
+
+
+async def test_whoever_waits_while_the_keys_are_read_is_served_by_that_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.api.jwks._PATIENCE", 0.5)
+    monkeypatch.setattr("scheduler.api.jwks._HURRY", 0.5)
+    async with published(Silent()) as site:
+        keys = KeySource(JwtSettings(issuer=ISSUER, audience=AUDIENCE, jwks_url=site.url), SystemClock())
+
+        async def find() -> None:
+            with pytest.raises(Overloaded):
+                await keys.find("made up")
+
+        async with anyio.create_task_group() as group:
+            for _ in range(10):
+                group.start_soon(find)
+        assert site.asked <= 2  # one more if this machine stood still for a while
+
+
+async def test_no_token_is_called_wrong_before_the_keys_could_be_read(
+    database: Database, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.api.jwks._HURRY", 0.0)
+    file = tmp_path / "later.json"
+    settings = JwtSettings(issuer=ISSUER, audience=AUDIENCE, jwks_file=str(file))
+    async with closed_api(database, redis_url, jwt=settings) as api:
+        early = Caller(api.api, token())
+        for _ in range(10):  # more than somebody may be wrong before they have to wait
+            refused = await early.get("/api/tasks")
+            assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        file.write_bytes(msgspec.json.encode({"keys": [jwk("RS256")]}))
+        assert (await early.get("/api/tasks")).status == 200
+        assert await status(api, token(kid="made up")) == 401
 
 
 @pytest.mark.parametrize(

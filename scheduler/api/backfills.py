@@ -12,12 +12,12 @@ from scheduler.api.definitions import schedule_of
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer
 from scheduler.api.routing import Route
-from scheduler.domain.backfill import Backfill, plan_backfill
+from scheduler.domain.backfill import Backfill, plan_backfill, planned_between
 from scheduler.domain.calendars import blackout_of
 from scheduler.domain.errors import Conflict, FieldError, InvalidInput
 from scheduler.domain.lane import lane_for
 from scheduler.domain.task import decode_spec
-from scheduler.store.backfill import BackfilledRun, BackfillWriting, decided_between, still_live, write_backfill
+from scheduler.store.backfill import BackfilledRun, BackfillWriting, decided_about, still_live, write_backfill
 from scheduler.wire.backfills import Backfilled, BackfillItem, BackfillRange
 
 _request = msgspec.json.Decoder(BackfillRange)
@@ -37,7 +37,7 @@ async def backfill_task(api: Context, request: Request) -> Reply:
         if schedule is None:
             raise Conflict("not_recurring", "the task has no schedule, so it has no fires")
         cursor = task.fire_cursor or stored.created_at
-        end = min(end, cursor)
+        planned = planned_between(schedule, spec, start, min(end, cursor), wanted.cap + 1)
         live = [run.id for run in await api.tasks.live_runs(executor, task.id)]
         if not wanted.dry_run:
             live = await still_live(executor, live)
@@ -45,8 +45,8 @@ async def backfill_task(api: Context, request: Request) -> Reply:
         plan = plan_backfill(
             schedule,
             spec,
-            await decided_between(executor, task.id, start, end),
-            between=(start, end),
+            planned,
+            await decided_about(executor, task.id, planned[: wanted.cap]),
             cap=wanted.cap,
             overlap=wanted.overlap,
             active=len(live),

@@ -57,25 +57,29 @@ class Backfill(msgspec.Struct, frozen=True, kw_only=True):
     next_from: datetime | None
 
 
+def planned_between(schedule: Schedule, spec: TaskSpec, start: datetime, end: datetime, most: int) -> list[datetime]:
+    """Return the first `most` planned fires from `start` to `end`, both included, within `starts_at` and `ends_at`."""
+    first = start if spec.starts_at is None else max(start, spec.starts_at)
+    last = end if spec.ends_at is None else min(end, spec.ends_at)
+    return schedule.between(moment_of(math.ceil(first.timestamp()) - 1), last, most)
+
+
 def plan_backfill(
     schedule: Schedule,
     spec: TaskSpec,
+    planned: Sequence[datetime],
     decided: Sequence[Decided],
     *,
-    between: tuple[datetime, datetime],
     cap: int,
     overlap: BackfillOverlap | None,
     active: int,
     blackout: Blackout | None = None,
 ) -> Backfill:
-    """Decide about the planned fires `between` two moments, both included, within `starts_at` and `ends_at`.
+    """Decide about the first `cap` of the `planned` fires of a range.
 
-    `decided` are the records that touch the range, ascending. `active` is the number of the task's live runs.
+    `decided` are the records of these, and the stretches that hold one of them, ascending. `active` is the number of
+    the task's live runs.
     """
-    start, end = between
-    first = start if spec.starts_at is None else max(start, spec.starts_at)
-    last = end if spec.ends_at is None else min(end, spec.ends_at)
-    planned = schedule.between(moment_of(math.ceil(first.timestamp()) - 1), last, cap + 1)
     own = {d.scheduled_for: d.run_id for d in decided if d.disposition in _OWN_RUN}
     fires = []
     for moment in planned[:cap]:

@@ -38,9 +38,11 @@ class BackfillWriting(msgspec.Struct, frozen=True, kw_only=True):
     remains: Sequence[Decided]
 
 
-async def decided_between(executor: Executor, task_id: UUID, start: datetime, end: datetime) -> list[Decided]:
-    """Return what was decided about the task's fires from `start` to `end`."""
-    return [Decided(**dict(row)) for row in await executor.fetch("decided_between", task_id, start, end)]
+async def decided_about(executor: Executor, task_id: UUID, moments: Sequence[datetime]) -> list[Decided]:
+    """Return what was decided about the task's fires at these moments (ascending), and the stretches among them."""
+    if not moments:
+        return []
+    return [Decided(**dict(row)) for row in await executor.fetch("decided_about", task_id, moments)]
 
 
 async def still_live(executor: Executor, run_ids: Sequence[UUID]) -> list[UUID]:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from scheduler.domain.backfill import Backfill, Decided, plan_backfill
+from scheduler.domain.backfill import Backfill, Decided, plan_backfill, planned_between
 from scheduler.domain.cron import parse_schedule
 from scheduler.domain.task import TaskSpec
 
@@ -20,11 +20,12 @@ def at(hours: float) -> datetime:
 
 
 def plan(start: float, end: float, decided: list[Decided] | None = None, **fields: Any) -> Backfill:
-    options = {"cap": 100, "overlap": None, "active": 0} | {
+    options: dict[str, Any] = {"cap": 100, "overlap": None, "active": 0} | {
         key: fields.pop(key) for key in ("cap", "overlap", "active", "blackout") if key in fields
     }
     spec = TaskSpec(name="t", command="true", schedule="0 * * * *", **fields)
-    return plan_backfill(HOURLY, spec, decided or [], between=(at(start), at(end)), **options)
+    planned = planned_between(HOURLY, spec, at(start), at(end), options["cap"] + 1)
+    return plan_backfill(HOURLY, spec, planned, decided or [], **options)
 
 
 def results(planned: Backfill) -> list[tuple[datetime, str]]:
@@ -35,8 +36,7 @@ def test_both_ends_of_the_range_count_and_moments_between_seconds_do_not_round_o
     assert results(plan(0, 2)) == [(at(n), "run") for n in range(3)]
     spec = TaskSpec(name="t", command="true", schedule="0 * * * *")
     late = at(0) + timedelta(microseconds=1)
-    planned = plan_backfill(HOURLY, spec, [], between=(late, at(1)), cap=9, overlap=None, active=0)
-    assert results(planned) == [(at(1), "run")]
+    assert planned_between(HOURLY, spec, late, at(1), 9) == [at(1)]
 
 
 def test_fires_outside_of_the_bounds_of_the_schedule_were_never_planned() -> None:

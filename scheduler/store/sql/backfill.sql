@@ -1,13 +1,17 @@
--- name: decided_between
--- reads what was decided about a task's planned fires from `$2` to `$3`, ascending, with the stretch that reaches into it
+-- name: decided_about
+-- reads what was decided about a task's planned fires at the moments `$2` (ascending, at least one), and the stretches from the
+-- first to the last of them, with the one that reaches into these. What an older schedule had planned in between is left out:
+-- a task that fired each second may fire once a day now
 SELECT f.scheduled_for, f.disposition, f.run_id, f.until, f.count
 FROM (
   SELECT before.* FROM (
-    SELECT * FROM fires WHERE task_id = $1 AND scheduled_for < $2 ORDER BY scheduled_for DESC LIMIT 1
+    SELECT * FROM fires WHERE task_id = $1 AND scheduled_for < ($2::timestamptz[])[1] ORDER BY scheduled_for DESC LIMIT 1
   ) AS before
-  WHERE before.until >= $2
+  WHERE before.until >= ($2::timestamptz[])[1]
   UNION ALL
-  SELECT * FROM fires WHERE task_id = $1 AND scheduled_for >= $2 AND scheduled_for <= $3
+  SELECT * FROM fires
+  WHERE task_id = $1 AND scheduled_for >= ($2::timestamptz[])[1] AND scheduled_for <= ($2::timestamptz[])[cardinality($2)]
+    AND (until IS NOT NULL OR scheduled_for = ANY ($2))
 ) AS f
 ORDER BY f.scheduled_for
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
+from scheduler.domain.backfill import Decided
+from scheduler.store.backfill import decided_about
 from scheduler.store.database import Database
 from scheduler.store.history import History
 from tests.roles.api.support import Client, FakeWorker
@@ -85,6 +89,37 @@ async def test_a_fire_taken_out_of_a_missed_stretch_leaves_the_rest_of_it(api: C
         (day(5), "late", 1),
         (day(6), "missed", 4),
     ]
+
+
+async def test_no_more_is_read_than_what_was_decided_about_the_fires_that_are_asked_for(
+    api: Client, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task fired each minute, was missed for a while, and fires each hour now."""
+    task = await api.create("often", schedule="0 * * * *")
+    async with database.session() as connection:
+        await connection.execute(
+            "INSERT INTO fires (task_id, scheduled_for, disposition, until, count, decided_at, epoch)"
+            " SELECT $1::uuid, $2::timestamptz + make_interval(mins => n), 'fired', NULL, 1, now(), 1"
+            " FROM generate_series(0, 179) AS n WHERE n < 45 OR n > 90"
+            " UNION ALL SELECT $1::uuid, $3::timestamptz, 'missed', $4::timestamptz, 46, now(), 1",
+            task["id"],
+            LAST_MONTH,
+            LAST_MONTH + timedelta(minutes=45),
+            LAST_MONTH + timedelta(minutes=90),
+        )
+    read: list[Decided] = []
+
+    async def reading(*args: Any) -> list[Decided]:
+        read[:] = await decided_about(*args)
+        return read
+
+    monkeypatch.setattr("scheduler.api.backfills.decided_about", reading)
+    answer = await backfill(api, task, 0, 1, cap=2)
+    assert [(item["result"], item["run_id"] is None) for item in answer["items"]] == [("exists", True), ("run", False)]
+    assert answer["next_from"] == f"{LAST_MONTH + timedelta(hours=2):%Y-%m-%dT%H:%M:%SZ}"
+    assert [(row.disposition, row.count) for row in read] == [("fired", 1), ("missed", 46)]
+    fires = (await api.get(f"/api/tasks/{task['id']}/fires?disposition=missed")).json["items"]
+    assert [fire["scheduled_for"][11:] for fire in reversed(fires)] == ["00:45:00Z", "01:30:00Z"]
 
 
 async def test_old_fires_are_neither_an_alarm_nor_forgotten_while_their_backfill_is_new(

@@ -56,20 +56,21 @@ async def put_calendar(api: Context, request: Request) -> Reply:
     async with api.database.transaction() as executor:
         version = await api.calendars.put(executor, request.namespace, name, wanted, request.actor, expected)
         if version is None:
-            stored = found(await api.calendars.get(request.namespace, name), "calendar", name)
-            raise PreconditionFailed(expected or 0, stored.version)
+            raise await _at_another_version(api, request, name, expected)
     request.note(version_before=version - 1 or None)
     return await _answer(api, request, name, 200)
 
 
 async def delete_calendar(api: Context, request: Request) -> Reply:
     """Delete a calendar that no recurring task keeps to."""
-    name = request.params["name"]
+    name, expected = request.params["name"], request.if_match()
     async with api.database.transaction() as executor:
         if users := await api.calendars.users(executor, request.namespace, name):
             names = ", ".join(repr(user) for user in users)
             raise Conflict("in_use", f"recurring tasks keep to it: {names}")
-        version = found(await api.calendars.delete(executor, request.namespace, name), "calendar", name)
+        version = await api.calendars.delete(executor, request.namespace, name, expected)
+        if version is None:
+            raise await _at_another_version(api, request, name, expected)
     request.note(version_before=version)
     return nothing()
 
@@ -86,6 +87,12 @@ async def refuse_unknown_calendars(api: Context, namespace: str, specs: Sequence
                 if name in missing
             ][:100]
         )
+
+
+async def _at_another_version(api: Context, request: Request, name: str, expected: int | None) -> PreconditionFailed:
+    """Return what refuses a change of a calendar that is not as expected. Raises NotFound if there is none."""
+    stored = found(await api.calendars.get(request.namespace, name), "calendar", name)
+    return PreconditionFailed(expected or 0, stored.version)
 
 
 async def _answer(api: Context, request: Request, name: str, status: int, *headers: Header) -> Reply:
@@ -154,6 +161,6 @@ ROUTES: tuple[Route, ...] = (
         summary="Delete a calendar that no recurring task keeps to",
         tag="calendars",
         responses={204: None},
-        errors=(404, 409),
+        errors=(404, 409, 412),
     ),
 )

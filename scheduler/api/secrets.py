@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from scheduler.api.context import Context
+from scheduler.api.context import Context, found
 from scheduler.api.cursors import cursor_of, limit_of, page_answer
 from scheduler.api.payloads import SecretPage
 from scheduler.api.pointers import pointer
 from scheduler.api.requests import Request, decode
 from scheduler.api.responses import Reply, answer, etag, nothing
 from scheduler.api.routing import PAGED, Route
-from scheduler.domain.errors import Conflict, FieldError, InvalidInput, NotFound
+from scheduler.domain.errors import Conflict, FieldError, InvalidInput, PreconditionFailed
 from scheduler.domain.task import SecretRef, TaskSpec
 from scheduler.wire.secrets import NewSecret, Secret
 
@@ -48,13 +48,14 @@ async def list_secrets(api: Context, request: Request) -> Reply:
 
 async def delete_secret(api: Context, request: Request) -> Reply:
     """Delete a secret that no recurring task or workflow uses."""
-    name = request.params["name"]
+    name, expected = request.params["name"], request.if_match()
     async with api.database.transaction() as executor:
+        version = found(await api.secrets.lock(executor, request.namespace, name), "secret", name[:100])
+        if expected is not None and expected != version:
+            raise PreconditionFailed(expected, version)
         if users := await api.secrets.users(executor, request.namespace, name):
             raise Conflict("in_use", f"it is used by {', '.join(repr(user) for user in users)}")
-        version = await api.secrets.delete(executor, request.namespace, name)
-    if version is None:
-        raise NotFound("secret", name[:100])
+        await api.secrets.delete(executor, request.namespace, name)
     request.note(version_before=version)
     return nothing()
 
@@ -115,6 +116,6 @@ ROUTES: tuple[Route, ...] = (
         summary="Delete a secret that no recurring task uses",
         tag="access",
         responses={204: None},
-        errors=(404, 409),
+        errors=(404, 409, 412),
     ),
 )

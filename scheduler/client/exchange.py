@@ -92,11 +92,14 @@ def build(
 ) -> Request:
     """Build a request: `version` becomes its If-Match; None in the query is left out.
 
+    What is deleted goes whatever version it is at, which servers that demand a condition want to be told.
     `repeatable` by default is what the method says.
     """
     headers = {"content-type": media} if body else {}
     if version is not None:
         headers["if-match"] = f'"{version}"'
+    elif method == "DELETE":
+        headers["if-match"] = "*"
     pairs = [f"{quote(name)}={quote(_text(value))}" for name, value in (query or {}).items() if value is not None]
     return Request(
         method=method,

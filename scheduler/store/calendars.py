@@ -47,10 +47,10 @@ class Calendars:
             stored = await executor.fetchval("insert_calendar", namespace, name, spec, actor)
         return stored
 
-    async def delete(self, executor: Executor, namespace: str, name: str) -> int | None:
-        """Delete a calendar; return its version, None if there was none."""
-        version: int | None = await executor.fetchval("delete_calendar", namespace, name)
-        return version
+    async def delete(self, executor: Executor, namespace: str, name: str, version: int | None) -> int | None:
+        """Delete a calendar; return its version, None if there is none or it is not at `version`."""
+        deleted: int | None = await executor.fetchval("delete_calendar", namespace, name, version)
+        return deleted
 
     async def users(self, executor: Executor, namespace: str, name: str) -> list[str]:
         """Return names of recurring tasks (at most ten) that keep to a calendar."""

@@ -27,11 +27,16 @@ class Secrets:
         items = [Secret(**dict(row)) for row in rows[:limit]]
         return Page(items, items[-1].name if len(rows) > limit else None)
 
+    async def lock(self, executor: Executor, namespace: str, name: str) -> int | None:
+        """Return a secret's version, and keep it at that until the transaction ends; None if there is none."""
+        version: int | None = await executor.fetchval("lock_secret", namespace, name)
+        return version
+
     async def put(
         self, executor: Executor, keys: MasterKeys, namespace: str, name: str, value: str, actor: str
     ) -> Secret | None:
         """Encrypt and store a value as a secret's next version; None if another request did so at the same time."""
-        present = await executor.fetchval("lock_secret", namespace, name)
+        present = await self.lock(executor, namespace, name)
         sealed = keys.seal(namespace, name, (present or 0) + 1, value)
         row = await executor.fetchrow(
             "insert_secret" if present is None else "replace_secret",
@@ -45,10 +50,9 @@ class Secrets:
         )
         return None if row is None else Secret(**dict(row))
 
-    async def delete(self, executor: Executor, namespace: str, name: str) -> int | None:
-        """Delete a secret; return its version, None if there was none."""
-        version: int | None = await executor.fetchval("delete_secret", namespace, name)
-        return version
+    async def delete(self, executor: Executor, namespace: str, name: str) -> None:
+        """Delete a secret."""
+        await executor.execute("delete_secret", namespace, name)
 
     async def users(self, executor: Executor, namespace: str, name: str) -> list[str]:
         """Return the names of (at most ten) recurring tasks and workflows that use a secret."""

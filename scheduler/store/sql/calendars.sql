@@ -27,8 +27,8 @@ WHERE namespace = $1 AND name = $2 AND ($5::bigint IS NULL OR version = $5)
 RETURNING version
 
 -- name: delete_calendar
--- calendar → (nothing)
-DELETE FROM calendars WHERE namespace = $1 AND name = $2 RETURNING version
+-- calendar → (nothing), if it is at `$3` (NULL: whatever it is at)
+DELETE FROM calendars WHERE namespace = $1 AND name = $2 AND ($3::bigint IS NULL OR version = $3) RETURNING version
 
 -- name: calendar_users
 -- reads recurring tasks that keep to a calendar

@@ -22,7 +22,7 @@ WHERE namespace = $1 AND name > $2 ORDER BY name LIMIT $3
 
 -- name: delete_secret
 -- secret → (nothing)
-DELETE FROM secrets WHERE namespace = $1 AND name = $2 RETURNING version
+DELETE FROM secrets WHERE namespace = $1 AND name = $2
 
 -- name: sealed_secrets
 -- reads encrypted values by name

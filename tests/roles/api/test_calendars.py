@@ -16,12 +16,14 @@ async def test_a_calendar_is_created_read_replaced_and_deleted(api: Client) -> N
     assert (changed.status, changed.json["version"], changed.json["dates"]) == (200, 2, [])
     for other in ('"1"', '"9999999999"'):  # one that has passed, and one that no version will ever reach
         assert (await api.request("PUT", path, CHRISTMAS, headers={"if-match": other})).status == 412
+        refused = await api.request("DELETE", path, headers={"if-match": other})
+        assert (refused.status, refused.headers["etag"]) == (412, '"2"')
     assert (await api.get(path)).json == changed.json
     assert [c["name"] for c in (await api.get("/api/calendars")).json["items"]] == ["holidays"]
     assert (await api.request("PUT", "/api/calendars/new", CHRISTMAS)).status == 200
     assert (await api.request("PUT", "/api/calendars/newer", CHRISTMAS, headers={"if-match": '"1"'})).status == 404
-    assert (await api.request("DELETE", path)).status == 204
-    assert (await api.request("DELETE", path)).status == 404
+    assert (await api.request("DELETE", path, headers={"if-match": '"2"'})).status == 204
+    assert (await api.request("DELETE", path, headers={"if-match": '"2"'})).status == 404
     assert (await api.get(path)).status == 404
 
 

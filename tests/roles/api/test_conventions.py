@@ -114,6 +114,15 @@ async def test_where_conditions_are_required_an_edit_without_one_is_refused(stri
     assert (done.status, done.json["priority"]) == (200, 9)
 
 
+@pytest.mark.parametrize("kind", ["tasks", "workflows", "calendars", "secrets"])
+async def test_where_conditions_are_required_nothing_that_has_a_version_is_deleted_without_one(
+    strict: Client, kind: str
+) -> None:
+    path = f"/api/{kind}/0190b2a4-0000-7000-8000-000000000000"
+    assert (await strict.request("DELETE", path)).status == 428
+    assert (await strict.request("DELETE", path, headers={"if-match": "*"})).status == 404
+
+
 async def test_a_run_that_has_changed_is_not_cancelled_by_whoever_saw_it_before(api: Client) -> None:
     run = await api.run_of(await api.create())
     target = f"/api/runs/{run['id']}/cancel"

@@ -47,6 +47,16 @@ async def test_a_value_stored_again_is_the_next_version(api: Client) -> None:
     assert (listed["name"], listed["version"]) == ("password", 3)
 
 
+async def test_a_secret_that_has_changed_is_not_deleted_by_whoever_saw_it_before(api: Client) -> None:
+    seen = await api.post("/api/secrets", SECRET)
+    now = await api.post("/api/secrets", SECRET)
+    path = "/api/secrets/password"
+    refused = await api.request("DELETE", path, headers={"if-match": seen.headers["etag"]})
+    assert (refused.status, refused.headers["etag"]) == (412, now.headers["etag"])
+    assert (await api.request("DELETE", path, headers={"if-match": now.headers["etag"]})).status == 204
+    assert (await api.request("DELETE", path, headers={"if-match": now.headers["etag"]})).status == 404
+
+
 async def test_the_same_idempotency_key_with_another_value_is_refused(api: Client) -> None:
     headers = {"idempotency-key": "k"}
     assert (await api.post("/api/secrets", SECRET, headers=headers)).json["version"] == 1

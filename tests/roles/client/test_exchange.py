@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from scheduler.client import runs, tasks, waiting
+from scheduler.client import calendars, runs, tasks, waiting
 from scheduler.client.errors import (
     BadAnswer,
     Conflict,
@@ -193,6 +193,11 @@ def test_a_delete_whose_first_answer_was_lost_may_find_nothing_left() -> None:
     play(tasks.delete_task(RUN["task_id"]), LOST, problem(404, "not-found"))
     with pytest.raises(NotFound):
         play(tasks.delete_task(RUN["task_id"]), problem(404, "not-found"))
+
+
+def test_a_delete_says_that_any_version_is_meant_for_servers_that_want_to_be_told() -> None:
+    _, (request,), _ = play(calendars.delete_calendar("holidays"), Reply(204, {}, b""))
+    assert request.headers["if-match"] == "*"
 
 
 def test_a_replacement_whose_first_answer_was_lost_does_not_take_its_own_change_for_another() -> None:

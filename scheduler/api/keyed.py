@@ -4,7 +4,7 @@ The whole handler runs inside one transaction, with stores that work in it, and 
 transaction: whatever a crash leaves, it is both or neither. Refusals change nothing, so none is kept; what Redis should
 hear is said after the commit.
 
-The field `idempotency_key` of a task is another thing: it belongs to the task, for as long as the task is kept.
+The field `idempotency_key` of a task is another thing: it belongs to the task, and goes with it.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ async def create_task(api: Context, request: Request) -> Reply:
     if spec.idempotency_key is not None:
         made = await _made_before(api, request, spec, spec.idempotency_key)
         if made is not None:
-            return await _stored_answer(api, request, made, 200)
+            return _answer(made, 200)
     spec = normalise(spec, now)
     resolved = None
     if spec.calendars:
@@ -65,8 +65,8 @@ async def create_task(api: Context, request: Request) -> Reply:
     return answer(task_answer(_as_stored(new, created)), 201, (etag(1), location("/api/tasks", new.task_id)))
 
 
-async def _made_before(api: Context, request: Request, asked: TaskSpec, key: str) -> UUID | None:
-    """Return the task that the same request made under this key, None if the key is free.
+async def _made_before(api: Context, request: Request, asked: TaskSpec, key: str) -> StoredTask | None:
+    """Return the task that the same request made under this key, None if the key is free, as that of a deleted one is.
 
     Raises Conflict if it was another request.
     """
@@ -77,8 +77,12 @@ async def _made_before(api: Context, request: Request, asked: TaskSpec, key: str
     held = await api.intake.held(request.namespace, key)
     if held is None:
         return None
+    made = await api.tasks.get(request.namespace, held.task_id)
+    if made is None:
+        await api.intake.free(request.namespace, held)
+        return None
     held.demand(_fingerprint(spec))
-    return held.task_id
+    return made
 
 
 def _fingerprint(spec: TaskSpec) -> bytes:
@@ -92,8 +96,11 @@ def _origin(request: Request) -> Origin:
 
 
 async def _stored_answer(api: Context, request: Request, task_id: UUID, status: int) -> Reply:
-    task = found(await api.tasks.get(request.namespace, task_id), "task", task_id)
-    return answer(task_answer(task), status, (etag(task.version), location("/api/tasks", task_id)))
+    return _answer(found(await api.tasks.get(request.namespace, task_id), "task", task_id), status)
+
+
+def _answer(task: StoredTask, status: int) -> Reply:
+    return answer(task_answer(task), status, (etag(task.version), location("/api/tasks", task.id)))
 
 
 def _as_stored(new: NewTask, created: Created) -> StoredTask:

@@ -26,8 +26,8 @@ BATCH_BYTES = 8 * 1024 * 1024
 def submit(spec: TaskSpec) -> Operation[Task]:
     """Create one task.
 
-    With an `idempotency_key` in the spec there is one such task for as long as it is kept, however often it is
-    submitted; without one, this call makes one task, also where it has to be sent again.
+    With an `idempotency_key` in the spec there is one such task until it is deleted, however often it is submitted;
+    without one, this call makes one task, also where it has to be sent again.
     """
     keyed = spec.idempotency_key is not None
     request = build("POST", "/api/tasks", body=encode_spec(spec), repeatable=keyed)

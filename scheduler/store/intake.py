@@ -168,6 +168,10 @@ class Intake:
         """Return who holds an idempotency key now, None if nobody does."""
         return await _holder(self._database, namespace, key)
 
+    async def free(self, namespace: str, held: Held) -> None:
+        """Let go of an idempotency key whose task was deleted, unless it is somebody else's by now."""
+        await self._database.execute("free_key", namespace, held.key, held.task_id)
+
     async def create_once(self, new: NewTask, key: str, fingerprint: bytes, ttl: float | None) -> Created | Held:
         """Create one task under an idempotency key that is held for `ttl` seconds (None: for as long as the row lives).
 

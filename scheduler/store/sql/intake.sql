@@ -114,6 +114,10 @@ SET fingerprint = excluded.fingerprint, task_id = excluded.task_id, run_id = exc
 WHERE held.expires_at <= dts_now()
 RETURNING task_id
 
+-- name: free_key
+-- held → (nothing): the idempotency key of a task that was deleted, when it is asked for again, for no index finds it by its task
+DELETE FROM idempotency_keys WHERE namespace = $1 AND key = $2 AND task_id = $3
+
 -- name: held_key
 -- reads who holds an idempotency key
 SELECT fingerprint, task_id, run_id, created_at FROM idempotency_keys

@@ -240,6 +240,20 @@ async def test_a_task_sent_again_is_found_though_its_time_has_passed(database: D
         await _is_answered_again(api, body, first)
 
 
+@pytest.mark.parametrize("kind", [{}, {"schedule": "@daily"}])
+async def test_the_key_of_a_task_that_was_deleted_is_free(api: Client, kind: dict[str, str]) -> None:
+    body = {**KEYED, **kind}
+    first = await api.post("/api/tasks", body)
+    path = f"/api/tasks/{first.json['id']}"
+    edited = await api.request("PUT", path, {**body, "idempotency_key": "unused", "priority": 9})
+    assert edited.status == 200  # what stands in the definition now does not say under which key it was created
+    assert (await api.request("DELETE", f"{path}?cascade=cancel")).status == 204
+    second = await api.post("/api/tasks", {**body, "priority": 1})
+    assert (second.status, second.json["id"] != first.json["id"]) == (201, True)
+    await _is_answered_again(api, {**body, "priority": 1}, second)
+    assert (await api.post("/api/tasks", body)).json["code"] == "idempotency_key_reused"
+
+
 async def test_a_task_s_key_is_for_one_body_however_that_is_written(api: Client) -> None:
     body = {**KEYED, "timeout": "5m"}
     first = await api.post("/api/tasks", body)

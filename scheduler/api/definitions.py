@@ -19,8 +19,9 @@ from scheduler.domain.errors import FieldError, InvalidInput
 from scheduler.domain.fires import next_fire_at
 from scheduler.domain.schedule import Schedule, on_event
 from scheduler.domain.task import Dependency, TaskSpec, decode_spec
+from scheduler.store.database import Executor
 from scheduler.store.edges import Edge
-from scheduler.store.tasks import Tasks, Upstream
+from scheduler.store.tasks import LockedTask, Tasks, Upstream
 
 _RUNS_ONCE = "a scheduled task depends on scheduled tasks only: this one runs once"
 _UNPLANNED = "a scheduled task depends on planned times of others: this one runs when something has happened"
@@ -117,13 +118,16 @@ def with_ids(spec: TaskSpec, targets: Sequence[Target], planned: Sequence[Planne
     return msgspec.structs.replace(spec, depends_on=depends_on)
 
 
-async def refuse_cycle_with(tasks: Tasks, namespace: str, task_id: UUID, name: str, upstream: Sequence[UUID]) -> None:
-    """Raise InvalidInput if a stored recurring task that now depends on `upstream` closes a cycle."""
-    definitions = await tasks.definitions(namespace)
+async def refuse_cycle_with(tasks: Tasks, executor: Executor, task: LockedTask, spec: TaskSpec) -> None:
+    """Raise InvalidInput if a recurring task with this spec, which depends on ids, closes a cycle.
+
+    Until the transaction ends, nobody else can close one with it.
+    """
+    definitions = await tasks.hold_definitions(executor, task.namespace)
     names: dict[UUID, str] = {d.id: d.name for d in definitions}
-    names[task_id] = name
+    names[task.id] = spec.name
     graph = {d.id: d.upstream for d in definitions}
-    graph[task_id] = list(upstream)
+    graph[task.id] = [UUID(dependency.task) for dependency in spec.depends_on]
     if cycle := find_cycle(graph):
         raise InvalidInput([FieldError("/depends_on", describe_cycle([names.get(t, str(t)) for t in cycle]))])
 

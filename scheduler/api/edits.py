@@ -106,6 +106,8 @@ async def change_definition(
             demand_version(locked, expected)
             if locked.version != task.version:
                 raise Conflict("changed_meanwhile", "the task was changed at the same time; read it and try again")
+            if spec.depends_on != old.depends_on:
+                await refuse_cycle_with(api.tasks, executor, locked, spec)
             await api.intake.ensure_lanes(executor, [(task.namespace, spec)])
             now = await executor.fetchval("database_now")
             edit = Edit(
@@ -149,7 +151,6 @@ async def _valid(api: Context, task: StoredTask, old: TaskSpec, spec: TaskSpec) 
     resolved = await resolve(api.tasks, task.namespace, [spec], at="")
     # A name of its own in `depends_on` was a cycle already: what is left are stored tasks.
     upstream = [target for target in resolved.targets[0] if isinstance(target, UUID)]
-    await refuse_cycle_with(api.tasks, task.namespace, task.id, spec.name, upstream)
     return with_ids(spec, upstream, [])
 
 

@@ -180,9 +180,10 @@ class Tasks:
         rows = await self._database.fetch("upstream_tasks", namespace, list(ids))
         return {row["id"]: Upstream(**dict(row)) for row in rows}
 
-    async def definitions(self, namespace: str) -> list[Definition]:
-        """Return the recurring tasks that depend on others."""
-        rows = await self._database.fetch("depends_on_of_recurring", namespace)
+    async def hold_definitions(self, executor: Executor, namespace: str) -> list[Definition]:
+        """Return the recurring tasks that depend on others; nobody else edits that until the transaction ends."""
+        await executor.execute("hold_dependencies", namespace)
+        rows = await executor.fetch("depends_on_of_recurring", namespace)
         return [
             Definition(row["id"], row["name"], [UUID(d["task"]) for d in msgspec.json.decode(row["depends_on"])])
             for row in rows

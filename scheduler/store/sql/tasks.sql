@@ -282,6 +282,11 @@ WHERE t.namespace = $2 AND t.deleted_at IS NULL AND t.id <> $3
   AND t.spec @> jsonb_build_object('depends_on', jsonb_build_array(jsonb_build_object('task', $1::text)))
 ORDER BY t.id LIMIT 10
 
+-- name: hold_dependencies
+-- keeps other edits of what the recurring tasks of a namespace depend on out until the transaction ends: a cycle is closed by
+-- several of them, of which each alone closes none
+SELECT pg_advisory_xact_lock(hashtext('dts_dependencies'), hashtext($1))
+
 -- name: depends_on_of_recurring
 -- reads what the recurring tasks depend on by definition, to find cycles
 SELECT t.id, t.name, t.spec -> 'depends_on' AS depends_on FROM tasks_recurring t

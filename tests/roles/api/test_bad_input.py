@@ -14,7 +14,9 @@ import pytest
 from scheduler.api.cursors import encode_cursor
 from scheduler.api.settings import ApiSettings
 from scheduler.store.database import Database
-from tests.roles.api.support import Client, running_api
+from tests.roles.api.support import Answer, Client, running_api
+from tests.support import until
+from tests.support.locks import waiting_for_locks
 
 JSON = {"content-type": "application/json"}
 
@@ -178,6 +180,28 @@ async def test_a_cycle_closed_by_an_edit_is_refused_and_named(api: Client) -> No
     assert (answer.status, answer.pointers) == (422, ["/depends_on"])
     assert "b → a → b" in answer.json["errors"][0]["detail"]
     assert (await api.get(f"/api/tasks/{a['id']}")).json["version"] == 1
+
+
+async def test_of_two_edits_that_close_a_cycle_together_one_is_refused(api: Client, database: Database) -> None:
+    ids = {name: UUID((await api.create(name, schedule="@daily"))["id"]) for name in ("a", "b")}
+    answers: list[Answer] = []
+
+    async def make_depend(name: str, upstream: str) -> None:
+        path = f"/api/tasks/{ids[name]}"
+        answers.append(await api.request("PATCH", path, {"depends_on": [{"task": upstream}]}))
+
+    async with anyio.create_task_group() as group, database.session() as connection, connection.transaction():
+        await connection.execute("SELECT FROM tasks WHERE id = ANY($1) FOR UPDATE", list(ids.values()))
+        group.start_soon(make_depend, "a", "b")
+        group.start_soon(make_depend, "b", "a")
+
+        async def both_wait() -> bool:
+            return await waiting_for_locks(database) == 2
+
+        await until(both_wait)
+    taken, refused = sorted(answers, key=lambda answer: answer.status)
+    assert (taken.status, refused.status, refused.pointers) == (200, 422, ["/depends_on"])
+    assert refused.json["errors"][0]["detail"].count(" → ") == 2
 
 
 async def test_an_ambiguous_name_is_refused(api: Client) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from scheduler import telemetry
 from scheduler.domain.clock import SystemClock
@@ -22,6 +23,9 @@ from tests.support.servers import DATABASES, ServerHandle, Servers, session_serv
 
 _TURNSTILE, _ROOM = Path(__file__), Path(__file__).parent / "__init__.py"
 """Files to lock: one to pass through on the way, the other for as long as a test runs."""
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")  # how long an example takes is the machine's affair
 
 _redis_numbers = itertools.cycle(range(1, DATABASES))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -105,7 +106,7 @@ def first_failure(seeds: Iterable[int], bugs: frozenset[str] = frozenset()) -> F
 def first_failure_on_every_processor(seeds: range, bugs: frozenset[str] = frozenset()) -> Failure | None:
     """Do the same with processes, one for each processor; the first failure is that of the lowest seed here too."""
     parts = [seeds[first : first + _PART] for first in range(0, len(seeds), _PART)]
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processors:
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=os.nice, initargs=(19,)) as processors:
         return next(filter(None, processors.map(partial(first_failure, bugs=bugs), parts)), None)
 
 

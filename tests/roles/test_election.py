@@ -11,9 +11,11 @@ from scheduler.domain.clock import SystemClock
 from scheduler.store.database import Database
 from scheduler.store.terms import Terms
 from tests.support.recurring import QUICK, Scheduler, add, minute, recurring, scheduler
-from tests.support.rows import IDS, QUICK_LEASE, add_worker
+from tests.support.rows import IDS, add_worker
 from tests.support.servers import ServerHandle
 from tests.support.waiting import until
+
+PATIENT = msgspec.structs.replace(QUICK, lock_ttl=5.0)  # where nothing waits for a term to end
 
 
 async def epoch_of(database: Database) -> int:
@@ -27,7 +29,10 @@ async def settled(first: Scheduler, second: Scheduler) -> tuple[Scheduler, Sched
 
 
 async def test_of_two_schedulers_one_leads(database: Database, database_url: str, redis_url: str) -> None:
-    async with scheduler(database_url, redis_url) as first, scheduler(database_url, redis_url) as second:
+    async with (
+        scheduler(database_url, redis_url, PATIENT) as first,
+        scheduler(database_url, redis_url, PATIENT) as second,
+    ):
         leader, standby = await settled(first, second)
         epoch = await epoch_of(database)
         renewal = (await Terms(database).read())[0].renewal
@@ -43,12 +48,12 @@ async def renewed(database: Database, renewal: int) -> bool:
 async def test_a_planned_stop_hands_over_long_before_the_standby_would_look_again(
     database_url: str, redis_url: str
 ) -> None:
-    slow = msgspec.structs.replace(QUICK, lock_ttl=60.0)  # a standby looks every six seconds, unless it is called
+    slow = msgspec.structs.replace(QUICK, lock_ttl=600.0)  # a standby looks once a minute, unless it is called
     async with scheduler(database_url, redis_url, slow) as first, scheduler(database_url, redis_url, slow) as second:
         leader, standby = await settled(first, second)
         await until(lambda: standby.health.snapshot()["broker.subscriber"].ok)
         leader.stop.set()
-        await until(lambda: standby.leads, seconds=5)
+        await until(lambda: standby.leads)
 
 
 async def test_a_scheduler_that_vanishes_is_succeeded_after_its_ttl(
@@ -68,7 +73,7 @@ async def test_a_scheduler_that_vanishes_is_succeeded_after_its_ttl(
 async def test_a_leader_whose_epoch_was_taken_steps_down_and_writes_nothing_more(
     database: Database, database_url: str, redis_url: str
 ) -> None:
-    async with scheduler(database_url, redis_url) as leader:
+    async with scheduler(database_url, redis_url, PATIENT) as leader:
         await until(lambda: leader.leads)
         terms = Terms(database)
         usurper = IDS.one()
@@ -98,7 +103,7 @@ async def test_without_redis_one_of_two_leads_and_stopping_it_hands_over(
 
 
 async def test_losing_redis_keeps_the_term(database: Database, database_url: str, redis_server: ServerHandle) -> None:
-    async with scheduler(database_url, redis_server.url) as leader:
+    async with scheduler(database_url, redis_server.url, PATIENT) as leader:
         await until(lambda: leader.leads)
         epoch = await epoch_of(database)
         await anyio.to_thread.run_sync(redis_server.kill)
@@ -116,9 +121,10 @@ async def test_a_leader_that_cannot_confirm_its_term_stops_leading_and_nobody_is
     """The database hangs for longer than term and lease together; the workers could not renew either."""
     from scheduler.store import migrate  # noqa: PLC0415
 
+    lease = 3.0
     setup = await Database.connect(postgres_server.url, name="setup")
     await migrate.up(setup)
-    worker_id = await add_worker(setup)
+    worker_id = await add_worker(setup, lease=lease)
     async with scheduler(postgres_server.url, redis_url) as leader:
         await until(lambda: leader.leads)
         postgres = postgres_server.pid
@@ -126,7 +132,7 @@ async def test_a_leader_that_cannot_confirm_its_term_stops_leading_and_nobody_is
         try:
             await until(lambda: not leader.leads)
             began = time.monotonic()
-            await until(lambda: time.monotonic() - began > 2 * QUICK_LEASE)
+            await until(lambda: time.monotonic() - began > lease + QUICK.lock_ttl + 1)
         finally:
             await anyio.to_thread.run_sync(thaw_all, postgres)
         await until(lambda: leader.leads)

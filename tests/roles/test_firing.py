@@ -542,10 +542,8 @@ async def test_a_fire_that_a_calendar_blacks_out_makes_no_run(database: Database
             ' VALUES (\'default\', \'always\', \'{"weekly": [{"days": ["mon","tue","wed","thu","fri","sat","sun"]}]}\','
             " now(), 't', now(), 't')"
         )
-    kept, free = (
-        recurring("kept", next_fire_at=minute(), calendars=["always", "gone"]),
-        recurring("free", next_fire_at=minute(), calendars=["gone"]),
-    )
+    at = minute()
+    kept, free = (hourly("kept", at, calendars=["always", "gone"]), hourly("free", at, calendars=["gone"]))
     await add(database, kept, free)
     await leader.fire()
     assert [disposition for _, disposition, _ in await fires_of(database, kept.task_id)] == ["skipped:calendar"]

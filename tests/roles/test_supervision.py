@@ -16,6 +16,7 @@ import httpx2
 import pytest
 from anyio import to_thread
 
+from tests.support.ports import free_port
 from tests.support.up import CHECKOUT
 from tests.system.faults.support import reachable_directory
 
@@ -66,8 +67,7 @@ async def test_a_worker_is_ready_once_it_is_registered(
 def test_an_api_is_ready_once_it_answers_and_stopping_is_told_too(
     home: Path, told: socket.socket, database_url: str, redis_url: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with started(home, database_url, redis_url, "api", "--development", "--port", port) as process:
         assert told.recv(100) == b"READY=1"
         assert httpx2.get(f"http://127.0.0.1:{port}/health/ready", timeout=10).status_code == 200

@@ -182,14 +182,17 @@ async def test_a_link_in_place_of_the_outputs_is_not_followed(works: Works, shar
     assert "outputs were not stored" in row["output_tail"]
 
 
-async def test_a_cancelled_run_ends_cancelled_whatever_its_exit_code(works: Works, shared: Path) -> None:
+async def test_a_cancelled_run_ends_cancelled_whatever_its_exit_code(
+    database: Database, broker: Broker, shared: Path
+) -> None:
     note = shared / "note"
-    run_id = await works.submit(f"trap 'exit 0' TERM; echo on > {note}; for i in $(seq 1200); do sleep 0.05; done")
-    await first_line(note)
-    await works.query("UPDATE runs SET cancel_requested = true WHERE id = $1", run_id)
-    (row,) = await works.query("SELECT worker_id FROM runs WHERE id = $1", run_id)
-    await works.broker.publish(f"worker:{row['worker_id']}")
-    row = await works.ended_row(run_id, 2.0)
+    async with worker(database, broker, lease=300.0) as works:  # no renewal finds it before the announcement does
+        run_id = await works.submit(f"trap 'exit 0' TERM; echo on > {note}; for i in $(seq 1200); do sleep 0.05; done")
+        await first_line(note)
+        await works.query("UPDATE runs SET cancel_requested = true WHERE id = $1", run_id)
+        (row,) = await works.query("SELECT worker_id FROM runs WHERE id = $1", run_id)
+        await works.broker.publish(f"worker:{row['worker_id']}")
+        row = await works.ended_row(run_id)
     assert (row["state"], row["reason"], row["exit_code"]) == ("cancelled", "cancelled", 0)
 
 
@@ -217,7 +220,7 @@ async def test_a_run_that_is_taken_away_is_killed_and_not_reported(
 
 
 async def test_a_claim_whose_answer_was_lost_is_given_back(database: Database, broker: Broker) -> None:
-    async with worker(database, broker, lease=1.0) as works:
+    async with worker(database, broker, lease=5.0) as works:
         await until(lambda: works.query("SELECT 1 FROM workers WHERE state = 'live'"))
         run_id = await works.submit("true", push=False)
         await works.query(

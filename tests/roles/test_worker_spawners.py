@@ -46,7 +46,11 @@ class Bench:
     @property
     def spawners(self) -> list[int]:
         me = os.getpid()
-        return [s.pid for s in tree.all_processes().values() if s.parent == me and _name(s.pid) == "dts-spawner"]
+        return [
+            s.pid
+            for s in tree.all_processes().values()
+            if s.parent == me and not s.dead and _name(s.pid) == "dts-spawner"
+        ]
 
 
 @pytest.fixture

@@ -146,11 +146,11 @@ async def test_a_run_keeps_the_version_that_it_began_with(world: World) -> None:
 
 
 async def test_a_workflow_has_a_schedule_and_its_overlap_rule_counts_whole_runs(world: World) -> None:
-    workflow = await world.create(schedule="* * * * *")
+    at = minute()
+    workflow = await world.create(schedule=f"{at.minute} * * * *")
     async with world.database.session() as connection:
         await connection.execute(
-            "UPDATE tasks SET next_fire_at = $1::timestamptz, fire_cursor = $1::timestamptz - interval '1 minute'",
-            minute(),
+            "UPDATE tasks SET next_fire_at = $1::timestamptz, fire_cursor = $1::timestamptz - interval '1 minute'", at
         )
     await world.fire()
     await world.go_on()

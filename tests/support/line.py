@@ -7,5 +7,5 @@ from scheduler.store.line import Lookout
 
 
 def hurry_lookout(database: Database, url: str) -> None:
-    """Replace the database's lookout by one that takes less than half a second to find out that nobody answers."""
-    database.lookout = Lookout(database.lookout._line, url, name="lookout", interval=0.05, patience=0.2)
+    """Replace the database's lookout by one that takes a second or so to find out that nobody answers."""
+    database.lookout = Lookout(database.lookout._line, url, name="lookout", interval=0.05, patience=1.0)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 _INTERVAL = 0.01
 
 
-async def until(predicate: Callable[[], T | Awaitable[T]], seconds: float = 10.0, what: str = "") -> T:
+async def until(predicate: Callable[[], T | Awaitable[T]], seconds: float = 30.0, what: str = "") -> T:
     """Return the first true thing that `predicate` (plain or async) returns; fail after `seconds`.
 
     What the predicate raises is taken as "not yet", and shown should it never get better.
@@ -35,7 +35,7 @@ async def until(predicate: Callable[[], T | Awaitable[T]], seconds: float = 10.0
         await anyio.sleep(_INTERVAL)
 
 
-def until_sync(predicate: Callable[[], T], seconds: float = 10.0, what: str = "") -> T:
+def until_sync(predicate: Callable[[], T], seconds: float = 30.0, what: str = "") -> T:
     """Do the same in a test that is not async."""
     deadline = time.monotonic() + seconds
     while True:

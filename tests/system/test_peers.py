@@ -37,8 +37,9 @@ def fires(system: Cluster, task_id: str) -> int:
 
 
 @pytest.mark.skipif(not linux.SUPPORTED, reason="needs a guard")
-def test_processes_that_share_their_host_and_name_are_told_apart(system: Cluster) -> None:
-    runs = system.submit_many(8, command="sleep 2")
+def test_processes_that_share_their_host_and_name_are_told_apart(system: Cluster, home: Path) -> None:
+    go = home / "go"
+    runs = system.submit_many(8, command=f"until [ -e {go} ]; do sleep 0.05; done")
     until_sync(lambda: system.states().get("running") == 8, what="all to execute")
     killed, other = system.of("worker")
     theirs = {str(row["id"]): row["pid"] for row in system.sql("SELECT id, pid FROM workers WHERE state = 'live'")}
@@ -47,6 +48,7 @@ def test_processes_that_share_their_host_and_name_are_told_apart(system: Cluster
     executed_by = {run: theirs[str(system.run(run)["worker_id"])] for run in runs}
     assert set(executed_by.values()) == {lost, other.worker.pid}
     killed.worker.kill()
+    go.touch()
     system.until_quiet(40)
     for run in runs:
         row = system.run(run)
@@ -60,6 +62,7 @@ def test_processes_that_share_their_host_and_name_are_told_apart(system: Cluster
     system.until_ready()
 
 
+@pytest.mark.alone
 def test_work_is_dispatched_again_after_redis_was_away_and_nobody_was_restarted(system: Cluster) -> None:
     before = {member.name: member.pid for member in system.members}
     workers = {member.worker.pid for member in system.of("worker")}

@@ -102,7 +102,8 @@ async def test_who_asks_too_often_is_told_when_to_come_back(strict: Client) -> N
     statuses = [(await strict.get("/api/tasks")).status for _ in range(4)]
     assert statuses == [200, 200, 200, 429]
     refused = await strict.get("/api/tasks")
-    assert (refused.json["type"], refused.headers["retry-after"]) == ("urn:dts:problem:too-many", "100")
+    assert refused.json["type"] == "urn:dts:problem:too-many"
+    assert 50 < int(refused.headers["retry-after"]) <= 100
     assert (await strict.get("/livez")).status == 200
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import socket
 from collections.abc import AsyncIterator, Iterator
 from uuid import UUID
 
@@ -26,6 +25,7 @@ from scheduler.client import (
     WaitTimeout,
 )
 from scheduler.domain.task import Dependency
+from tests.support.ports import free_port
 from tests.support.waiting import until_sync
 
 NOBODY = UUID("00000000-0000-7000-8000-000000000000")
@@ -185,9 +185,7 @@ def test_a_submit_whose_answer_is_lost_makes_one_task(server: str) -> None:
 
 
 def test_a_server_that_is_not_there_is_unreachable() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with Client(f"http://127.0.0.1:{port}", retries=NO_RETRIES) as client, pytest.raises(Unreachable) as caught:
+    with Client(f"http://127.0.0.1:{free_port()}", retries=NO_RETRIES) as client, pytest.raises(Unreachable) as caught:
         client.ready()
     assert not caught.value.in_doubt
 

@@ -21,6 +21,7 @@ from scheduler.store.database import Database
 from tests.support.cluster.links import Link, relayed, tcp_listener, unix_listener
 from tests.support.cluster.member import Member
 from tests.support.cluster.namespaces import Wire, namespace
+from tests.support.ports import free_port
 from tests.support.servers import ServerHandle, Servers
 from tests.support.waiting import until_sync
 
@@ -73,9 +74,7 @@ class Cluster:
                 urls[server] = self._reach(name, server, wire)
         values = {"database.url": urls["postgres"], "redis.url": urls["redis"]} | values
         if role == "api":
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                self._ports[name] = free.getsockname()[1]
-            values["api.port"] = self._ports[name]
+            values["api.port"] = self._ports[name] = free_port()
         if role == "worker":
             values.setdefault("worker.name", name)
         member = Member(role, name, self.home, values, ways=ways, prefix=prefix, release=release)

@@ -31,10 +31,12 @@ def renewals(system: Cluster) -> int:
     return system.sql("SELECT sum(renewal) FROM worker_leases")[0][0]
 
 
+@pytest.mark.alone
 def test_work_goes_through(system: Cluster) -> None:
     until_quick(system)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("direction", ["both", slow("to server"), slow("from server")])
 def test_a_cut_way_carries_nothing_until_it_is_mended(system: Cluster, direction: str) -> None:
     (worker,) = system.of("worker")

@@ -103,6 +103,7 @@ def provoke(system: Cluster, point: Point) -> None:
         Redis(system, "restart").inject()
 
 
+@pytest.mark.alone
 def test_a_worker_whose_disk_is_full_goes_on(servers: Servers, home: Path) -> None:
     (home / "small").mkdir()
     with small_disk(home / "small", "1m") as disk, cluster(servers, home, worker__state_dir=str(disk)) as system:

@@ -143,7 +143,7 @@ def test_workers_that_cannot_reach_redis_take_their_work_from_postgresql(system:
 def test_a_worker_that_is_asked_to_end_lets_its_commands_finish(system: Cluster, stamps: Stamps) -> None:
     run, worker = begin_on(system, stamps, 2.0)
     with in_force(Stop(worker)):
-        (row,) = system.until_completed([run], 5)
+        (row,) = system.until_completed([run], 20)
     assert (row["attempt"], row["failures"], row["losses"]) == (1, 0, 0)
 
 

@@ -78,21 +78,23 @@ def test_a_grandchild_that_is_alive_when_its_command_exits_dies_with_it(system: 
 
 
 @pytest.mark.skipif("pids" not in usable(), reason="needs the pids controller")
+@pytest.mark.alone
 def test_a_fork_bomb_under_a_limit_on_processes_hurts_nobody_else(system: Cluster, home: Path) -> None:
     started = home / "notes/bomb"
-    run_id = submit(system, bomb(started, width=60, seconds=20), limits={"pids": 80}, env={"MARK": "bomb"})
+    run_id = submit(system, bomb(started, width=60, seconds=60), limits={"pids": 80}, env={"MARK": "bomb"})
     note(started)
     until_sync(lambda: len(living("bomb")) > 50, what="the bomb to go off")
-    assert executed(system, "for n in 1 2 3; do /bin/true; done; echo untouched", 10)["output_tail"] == "untouched\n"
+    assert executed(system, "for n in 1 2 3; do /bin/true; done; echo untouched", 30)["output_tail"] == "untouched\n"
     assert len(living("bomb")) <= 80
     assert system.request("POST", f"/api/runs/{run_id}/cancel").status_code == 202
-    assert ended(system, run_id, 10)["state"] == "cancelled"
+    assert ended(system, run_id, 30)["state"] == "cancelled"
     assert living("bomb") == []
 
 
+@pytest.mark.alone
 def test_a_fork_bomb_without_a_limit_is_put_out(system: Cluster, home: Path) -> None:
     started = home / "notes/free"
-    run_id = submit(system, bomb(started, width=40, seconds=5), env={"MARK": "free"}, kill_timeout=0.2)
+    run_id = submit(system, bomb(started, width=40, seconds=40), env={"MARK": "free"}, kill_timeout=0.2)
     note(started)
     until_sync(lambda: len(living("free")) > 30, what="the bomb to go off")
     assert system.request("POST", f"/api/runs/{run_id}/cancel").status_code == 202

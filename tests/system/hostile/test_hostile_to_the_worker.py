@@ -30,10 +30,10 @@ def test_a_command_that_kills_its_worker_is_a_dead_letter_and_its_neighbours_are
         neighbours = [submit(system, f"echo x >> {begun}; sleep 1") for _ in range(2)]
         note(begun)
         poison = submit(system, "kill -9 $PPID; sleep 30")
-        row = ended(system, poison, 40)
+        row = ended(system, poison, 120)
         assert (row["state"], row["reason"], row["losses"]) == ("dead_letter", "lost", 3)
         for neighbour in neighbours:
-            row = ended(system, neighbour, 40)
+            row = ended(system, neighbour, 120)
             assert (row["state"], row["losses"]) == ("completed", 0)
         (letters,) = system.sql("SELECT count(*) FROM dead_letter_tasks")
         assert letters[0] == 1

@@ -57,7 +57,7 @@ class OldSnapshot(Question):
                     await anyio.sleep(0.02)
             begin = await system.database.fetchval("SELECT dts_now() + make_interval(secs => $1)", settling)
             await anyio.sleep(settling + seconds + 0.2)
-            if not await system.any_run("queued"):
+            if not (await system.any_run("queued") or await system.any_run("pending")):
                 raise Unfinished("everything was done before the time was over: make the backlog larger")
             ended = await system.database.fetchval(
                 "SELECT count(*) FROM attempts WHERE outcome = 'completed'"

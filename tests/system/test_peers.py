@@ -16,7 +16,7 @@ from tests.support.cluster import Cluster, cluster
 from tests.support.cluster.faults import Cut, Redis, in_force
 from tests.support.servers import Servers
 from tests.support.waiting import until_sync
-from tests.system.faults.support import until_quick
+from tests.system.faults.support import reachable_directory, until_quick
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,8 +37,12 @@ def fires(system: Cluster, task_id: str) -> int:
 
 
 @pytest.mark.skipif(not linux.SUPPORTED, reason="needs a guard")
-def test_processes_that_share_their_host_and_name_are_told_apart(system: Cluster, home: Path) -> None:
-    go = home / "go"
+def test_processes_that_share_their_host_and_name_are_told_apart(system: Cluster) -> None:
+    with reachable_directory() as shared:
+        _told_apart(system, shared / "go")
+
+
+def _told_apart(system: Cluster, go: Path) -> None:
     runs = system.submit_many(8, command=f"until [ -e {go} ]; do sleep 0.05; done")
     until_sync(lambda: system.states().get("running") == 8, what="all to execute")
     killed, other = system.of("worker")

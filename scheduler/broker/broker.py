@@ -106,7 +106,7 @@ class Broker:
         return await self.lanes.room(lanes)
 
     async def stats(self, lanes: Iterable[str]) -> dict[str, LaneStats]:
-        """Return the state of each lane, for metrics and explanations."""
+        """Return how many runs each lane holds ready, and whether the API may push to it by itself."""
         return await self.lanes.stats(lanes)
 
     async def clear(self, lane: str) -> None:

@@ -36,17 +36,9 @@ class Pushed(msgspec.Struct, frozen=True):
 
 
 class LaneStats(msgspec.Struct, frozen=True):
-    """A lane at one moment.
-
-    `ready` counts by priority, 0 to 9; `undelivered` is offered and not yet taken; `pending`
-    is taken and not yet settled; `credit` is the sum of the free slots of `workers` live workers.
-    """
+    """A lane at one moment: what is ready, by priority 0 to 9, and whether the fast path may go on."""
 
     ready: tuple[int, ...]
-    undelivered: int
-    pending: int
-    credit: int
-    workers: int
     open: bool
 
 
@@ -121,5 +113,5 @@ class Lanes:
 
 
 def _stats(reply: Reply) -> LaneStats:
-    undelivered, pending, credit, workers, is_open, *ready = reply
-    return LaneStats(tuple(ready), undelivered, pending, credit, workers, bool(is_open))
+    is_open, *ready = reply
+    return LaneStats(tuple(ready), bool(is_open))

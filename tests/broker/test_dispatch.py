@@ -10,13 +10,14 @@ from scheduler.broker import CREDIT_TTL, Broker, Delivery
 from scheduler.broker.keys import lane_keys, stream_key
 from scheduler.broker.library import Functions
 from tests.broker.support import connected, drain, queued, raw, worker
+from tests.support.lanes import lane_state
 from tests.support.waiting import until
 
 LANE = ["default"]
 
 
-async def undelivered(broker: Broker, lane: str = "default") -> int:
-    return (await broker.stats([lane]))[lane].undelivered
+async def undelivered(broker: Broker) -> int:
+    return (await lane_state(broker)).undelivered
 
 
 async def blocked(broker: Broker, count: int = 1) -> bool:
@@ -47,7 +48,7 @@ async def test_expired_credit_does_not_count(broker: Broker) -> None:
     await functions.one("offer", lane_keys("default"), "gone", 5, 1)
 
     async def expired() -> bool:
-        return (await broker.stats(LANE))["default"].credit == 0
+        return (await lane_state(broker)).credit == 0
 
     await until(expired)
     await broker.push(queued(3))
@@ -63,7 +64,7 @@ async def test_credit_that_expires_is_taken_off_the_sum(broker: Broker) -> None:
     assert await undelivered(broker) == 2
 
     async def expired() -> bool:
-        return (await broker.stats(LANE))["default"].credit == 1
+        return (await lane_state(broker)).credit == 1
 
     await until(expired)
     await broker.push(queued(9))
@@ -139,9 +140,9 @@ async def test_what_many_lanes_deliver_beyond_the_free_slots_is_given_back(broke
     reader = worker()
     deliveries = await broker.read(lanes, reader, 2, 0.5)
     assert len(deliveries) == 2
-    stats = await broker.stats(lanes)
-    assert sum(s.pending for s in stats.values()) == 2
-    assert sum(s.undelivered + sum(s.ready) for s in stats.values()) == 7
+    states = [await lane_state(broker, lane) for lane in lanes]
+    assert sum(state.pending for state in states) == 2
+    assert sum(state.undelivered + sum(state.ready) for state in states) == 7
     await broker.settle(deliveries)
     rest = [await drain(broker, lane) for lane in lanes]
     assert sum(map(len, rest)) == 7
@@ -163,8 +164,8 @@ async def test_what_is_given_back_takes_its_old_place(broker: Broker) -> None:
     await broker.push([first, second, third])
     deliveries = await broker.read(LANE, reader, 2, 0.5)
     await broker.give_back(deliveries, reader)
-    stats = (await broker.stats(LANE))["default"]
-    assert (stats.ready[5], stats.undelivered, stats.pending) == (3, 0, 0)
+    state = await lane_state(broker)
+    assert (state.ready[5], state.undelivered, state.pending) == (3, 0, 0)
     again = await broker.read(LANE, worker(), 3, 0.5)
     assert [d.run for d in again][:2] == [d.run for d in deliveries]
 
@@ -185,15 +186,15 @@ async def test_a_read_settles_what_came_before_in_the_same_round_trip(broker: Br
     for _ in runs:
         before = await broker.read(LANE, reader, 1, 0.5, settle=before)
         seen += [delivery.run.run_id for delivery in before]
-        assert (await broker.stats(LANE))["default"].pending == 1
+        assert (await lane_state(broker)).pending == 1
     await raw(broker, "FUNCTION", "FLUSH")
     assert await broker.read(LANE, reader, 1, 0.001, settle=before) == []
-    assert (await broker.stats(LANE))["default"].pending == 0
+    assert (await lane_state(broker)).pending == 0
     assert seen == [run.run_id for run in runs]
     await broker.push(queued(1))
     await broker.offer_credit(LANE, reader, 0, settle=await broker.read(LANE, reader, 1, 0.5))
-    stats = (await broker.stats(LANE))["default"]
-    assert (stats.pending, stats.credit) == (0, 0)
+    state = await lane_state(broker)
+    assert (state.pending, state.credit) == (0, 0)
 
 
 async def test_settling_twice_or_what_is_gone_changes_nothing(broker: Broker) -> None:
@@ -208,7 +209,6 @@ async def test_settling_twice_or_what_is_gone_changes_nothing(broker: Broker) ->
 async def test_rubbish_in_the_stream_is_deleted_and_counted(broker: Broker) -> None:
     (run,) = queued(1)
     stream = stream_key("default")
-    await broker.stats(LANE)
     await raw(broker, "XADD", stream, "*", "m", b"\xff\x00 no message")
     await raw(broker, "XADD", stream, "*", "x", "y")
     await raw(broker, "XADD", stream, "*", "m", msgspec.msgpack.encode([2, str(run.run_id), 1, None, "future"]))
@@ -216,8 +216,7 @@ async def test_rubbish_in_the_stream_is_deleted_and_counted(broker: Broker) -> N
     await broker.push([run])
     assert await drain(broker) == [(run.run_id, 1)]
     assert broker.streams.rubbish == 4
-    stats = (await broker.stats(LANE))["default"]
-    assert stats.pending == 0
+    assert (await lane_state(broker)).pending == 0
     # The future message spoke of this run, so the run is forgotten here; the reconciler may bring it again.
     await broker.push([run])
     assert await drain(broker) == [(run.run_id, 1)]
@@ -294,8 +293,8 @@ async def test_a_dead_worker_leaves_no_credit_no_deliveries_and_no_consumer(brok
     await broker.push(runs)
     assert len(await broker.read(LANE, dead, 1100, 0.5)) == 1100
     assert await broker.forget_worker(["default", "empty"], dead) == 1100
-    stats = (await broker.stats(LANE))["default"]
-    assert (stats.pending, stats.credit, stats.workers) == (0, 0, 0)
+    state = await lane_state(broker)
+    assert (state.pending, state.credit, state.workers) == (0, 0, 0)
     assert await raw(broker, "XINFO", "CONSUMERS", stream_key("default"), "workers") == []
     await broker.push(runs)
     assert len(await drain(broker)) == 1200
@@ -328,12 +327,12 @@ async def test_credit_never_bounds_a_lane_wrongly_whatever_happens(redis_url: st
             else:
                 credit[who] = rng.randrange(0, 6)
                 await broker.offer_credit(LANE, who, credit[who])
-            stats = (await broker.stats(LANE))["default"]
-            assert stats.credit == sum(credit.values())
+            state = await lane_state(broker)
+            assert state.credit == sum(credit.values())
             kept = await raw(broker, "HGET", lane_keys("default")[3], "=")
-            assert kept is None or int(kept.split()[0]) == stats.credit
-            assert stats.pending == len(held)
-            assert sum(stats.ready) + stats.undelivered + stats.pending + len(settled) == pushed
+            assert kept is None or int(kept.split()[0]) == state.credit
+            assert state.pending == len(held)
+            assert sum(state.ready) + state.undelivered + state.pending + len(settled) == pushed
         await broker.settle(held)
         settled |= {delivery.run.run_id for delivery in held}
         settled |= {run_id for run_id, _ in await drain(broker)}

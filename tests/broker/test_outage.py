@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 
 from scheduler.broker import Broker, BrokerUnavailable
-from scheduler.broker.keys import stream_key
+from scheduler.broker.keys import lane_keys, stream_key
 from scheduler.broker.library import library
 from scheduler.health import Health
 from tests.broker.support import connected, drain, queued, raw, worker
@@ -184,7 +184,7 @@ async def test_a_frozen_server_costs_one_caller_a_time_out_and_the_others_nothin
 async def test_a_reader_looking_whether_the_server_is_back_does_not_keep_others_out(
     own_broker: Broker, redis_server: ServerHandle
 ) -> None:
-    await own_broker.stats(LANE)  # functions and group are there, so the first read blocks
+    assert await own_broker.read(LANE, worker(), 1, 0.001) == []  # makes functions and group, so the next one blocks
     async with down(redis_server, own_broker):
         with pytest.raises(BrokerUnavailable):
             await own_broker.ping()
@@ -241,7 +241,7 @@ async def test_a_closed_broker_is_unavailable(redis_url: str) -> None:
 
 
 async def test_an_error_of_one_command_is_no_outage(broker: Broker) -> None:
-    await raw(broker, "SET", stream_key("default"), "not a stream")
+    await raw(broker, "SET", lane_keys("default")[0], "no ready set")
     with pytest.raises(BrokerUnavailable, match="WRONGTYPE"):
         await broker.stats(LANE)
     assert broker.available

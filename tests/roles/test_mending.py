@@ -35,6 +35,7 @@ from scheduler.store.schedules import Schedules
 from scheduler.store.tasks import Tasks
 from scheduler.store.workflows import Workflows
 from tests.support.failpoints import held
+from tests.support.lanes import lane_state
 from tests.support.recurring import lead, leading, minute, recurring, scheduler
 from tests.support.rows import IDS, QUICK_LEASE, add_worker, after, bench, new_task, outcome, run_row
 from tests.support.servers import ServerHandle
@@ -189,11 +190,11 @@ async def test_a_worker_whose_credit_expires_in_redis_is_offered_nothing_and_is_
         silent = await add_worker(database)
         await broker._functions.one("offer", lane_keys("default"), str(made.worker_id), 5, 1)
         await until(lambda: without_credit(broker))
-        before = (await broker.stats(["default"]))["default"].undelivered
+        before = (await lane_state(broker)).undelivered
         waiting = await made.intake.create(new_task())
         assert waiting.queued is not None
         await broker.push([waiting.queued])
-        assert (await broker.stats(["default"]))["default"].undelivered <= before
+        assert (await lane_state(broker)).undelivered <= before
 
         async def leases_were_judged() -> bool:
             renew = "UPDATE worker_leases SET renewal = renewal + 1 WHERE worker_id = $1"
@@ -208,8 +209,8 @@ async def test_a_worker_whose_credit_expires_in_redis_is_offered_nothing_and_is_
 
 
 async def without_credit(broker: Broker) -> bool:
-    stats = (await broker.stats(["default"]))["default"]
-    return (stats.credit, stats.workers) == (0, 0)
+    lane = await lane_state(broker)
+    return (lane.credit, lane.workers) == (0, 0)
 
 
 async def worker_state(database: Database, worker_id: UUID) -> str:

@@ -10,6 +10,7 @@ from scheduler.store.intake import NewTask
 from tests.roles.test_worker_role import broker, first_line, shared, works  # noqa: F401
 from tests.roles.worker_role_support import Works
 from tests.support import until
+from tests.support.lanes import lane_state
 from tests.support.rows import IDS
 
 
@@ -39,5 +40,5 @@ async def test_a_run_that_is_delivered_again_while_it_executes_executes_once(
 
 
 async def nothing_offered(through: Broker) -> bool:
-    stats = (await through.stats(["default"]))["default"]
-    return not sum(stats.ready) and not stats.undelivered and not stats.pending
+    lane = await lane_state(through)
+    return not sum(lane.ready) and not lane.undelivered and not lane.pending

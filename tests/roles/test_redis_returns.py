@@ -22,6 +22,7 @@ from tests.roles.api.support import Client, running_api
 from tests.roles.test_mending import all_queued, all_ready, ready, reconciler, wipe
 from tests.roles.worker_role_support import worker
 from tests.support import until
+from tests.support.lanes import lane_state
 from tests.support.recurring import QUICK, lead, scheduler
 from tests.support.rows import bench, new_task
 from tests.support.servers import ServerHandle
@@ -113,7 +114,7 @@ async def test_a_worker_reads_again_as_soon_as_redis_is_back(database: Database,
     ):
 
         async def free() -> int:
-            return (await other.stats(["default"]))["default"].credit
+            return (await lane_state(other)).credit
 
         await until(free)
         await anyio.to_thread.run_sync(redis_server.kill)

@@ -29,6 +29,7 @@ from tests.roles.worker_role_support import Works, worker
 from tests.roles.worker_support import alive
 from tests.support import until
 from tests.support.failpoints import failing
+from tests.support.lanes import lane_state
 from tests.support.rows import run_row
 
 
@@ -391,8 +392,8 @@ async def test_a_run_reaches_only_a_worker_that_satisfies_it_by_redis_or_without
         for run in (offered, found):
             row = await run_row(database, run)
             assert (row["state"], row["attempt"], row["worker_id"]) == ("queued", 0, None)
-        stats = (await broker.stats([row["lane"]]))[row["lane"]]
-        assert (sum(stats.ready), stats.undelivered, stats.pending, stats.workers) == (1, 0, 0, 0)
+        lane = await lane_state(broker, row["lane"])
+        assert (sum(lane.ready), lane.undelivered, lane.pending, lane.workers) == (1, 0, 0, 0)
         async with worker(database, broker, labels={"disk": "fast"}) as fast:
             assert {(await fast.ended_row(run))["state"] for run in (offered, found)} == {"completed"}
     by = await slow.query("SELECT DISTINCT w.labels ->> 'disk' FROM attempts a JOIN workers w ON w.id = a.worker_id"

@@ -43,15 +43,16 @@ local function pair_of(text)
   return tonumber(first), tonumber(second)
 end
 
--- Sum of the free slots of live workers, how many those are, and when the first of them expires. Forgets what has expired.
+-- Sum of the free slots of live workers, and when the first of them expires (never: there is none). Forgets those that
+-- have expired.
 local function count_credit(lane)
-  local now, total, workers, earliest, expired = now_ms(), 0, 0, math.huge, {}
+  local now, total, earliest, expired = now_ms(), 0, math.huge, {}
   local offers = redis.call('HGETALL', lane.credit)
   for i = 1, #offers, 2 do
     local free, expiry = pair_of(offers[i + 1])
     if free and expiry > now then
       if offers[i] ~= SUM then
-        total, workers, earliest = total + free, workers + 1, math.min(earliest, expiry)
+        total, earliest = total + free, math.min(earliest, expiry)
       end
     elseif #expired < BATCH then
       expired[#expired + 1] = offers[i]
@@ -60,7 +61,7 @@ local function count_credit(lane)
   if #expired > 0 then
     redis.call('HDEL', lane.credit, unpack(expired))
   end
-  return total, workers, earliest
+  return total, earliest
 end
 
 -- The sum alone. It is kept, and counted anew only when a part of it has expired: its cost does not grow with the fleet.
@@ -69,8 +70,8 @@ local function credit_of(lane)
   if total and valid > now_ms() then
     return total
   end
-  local counted, workers, earliest = count_credit(lane)
-  if workers > 0 then
+  local counted, earliest = count_credit(lane)
+  if earliest < math.huge then
     redis.call('HSET', lane.credit, SUM, string.format('%d %.0f', counted, earliest))
   end
   return counted

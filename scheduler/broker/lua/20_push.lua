@@ -51,14 +51,10 @@ register('clear', { 'allow-oom' }, function(keys)
   group_of(lane)
 end)
 
--- stats() → {undelivered, pending, credit, workers, is open, ready at priority 0 … 9}
+-- stats() → {is open, ready at priority 0 … 9}
 register('stats', { 'allow-oom' }, function(keys)
   local lane = lane_of(keys)
-  local pending = group_of(lane).pending
-  local credit, workers = count_credit(lane)
-  local answer = {
-    redis.call('XLEN', lane.stream) - pending, pending, credit, workers, redis.call('EXISTS', lane.open),
-  }
+  local answer = { redis.call('EXISTS', lane.open) }
   for priority = 0, 9 do
     local band = 9 - priority
     local low, high = string.format('%.0f', band * BAND), string.format('(%.0f', (band + 1) * BAND)

@@ -15,6 +15,7 @@ from scheduler.store.database import Database, StoreUnavailable
 from scheduler.store.request_keys import keep
 from tests.roles.api.support import Client, FakeWorker, running_api
 from tests.support import until
+from tests.support.lanes import lane_state
 from tests.support.locks import waiting_for_locks
 
 KEY = {"idempotency-key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
@@ -67,8 +68,8 @@ async def test_a_run_made_under_a_key_is_offered_once_it_is_committed(api: Clien
     assert (await api.post("/api/tasks", BODY, headers=KEY)).json["status"] == "queued"
 
     async def offered() -> bool:
-        stats = (await broker.stats([lane]))[lane]
-        return sum(stats.ready) + stats.undelivered > 0
+        state = await lane_state(broker, lane)
+        return sum(state.ready) + state.undelivered > 0
 
     await until(offered)
 

@@ -125,11 +125,11 @@ class Offers:
             await reach(Point.OFFERS_SENDING, BrokerUnavailable)
             for start in range(0, len(queued), _BATCH):
                 closings = self._closings
-                pushed = await self._broker.push(queued[start : start + _BATCH])
+                opened = await self._broker.push(queued[start : start + _BATCH])
                 if closings != self._closings:
                     continue
                 until = self._clock.monotonic() + KNOWN_FOR
-                for lane, is_open in pushed.open.items():
+                for lane, is_open in opened.items():
                     self._lanes[lane] = (is_open, until)
             for channel, payload in messages:
                 await self._broker.publish(channel, payload)

@@ -4,10 +4,10 @@
 """
 
 from scheduler.broker.broker import Broker
-from scheduler.broker.channels import Listener, Subscription
+from scheduler.broker.channels import Listener
 from scheduler.broker.dispatch import CREDIT_TTL, Delivery
 from scheduler.broker.errors import BrokerUnavailable, BrokerUnfit
-from scheduler.broker.lanes import WINDOW, LaneStats, Pushed
+from scheduler.broker.lanes import WINDOW, LaneStats
 
 __all__ = [
     "CREDIT_TTL",
@@ -18,6 +18,4 @@ __all__ = [
     "Delivery",
     "LaneStats",
     "Listener",
-    "Pushed",
-    "Subscription",
 ]

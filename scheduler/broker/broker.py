@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 from uuid import UUID
 
-from scheduler.broker.channels import Listener, OnGap, OnMessage, Subscriber, Subscription
+from scheduler.broker.channels import Listener, OnGap, OnMessage, Subscriber
 from scheduler.broker.coordination import Coordination
 from scheduler.broker.dispatch import Delivery, DispatchStreams
 from scheduler.broker.keys import channel_key
-from scheduler.broker.lanes import WINDOW, Lanes, LaneStats, Pushed
+from scheduler.broker.lanes import WINDOW, Lanes, LaneStats
 from scheduler.broker.library import Functions
 from scheduler.broker.link import Link
 from scheduler.domain.clock import Clock
@@ -26,17 +26,16 @@ class Broker:
     are created. Nothing here is the truth, so no caller has to do more than go on without. Durations are seconds.
 
     Lanes (see `Lanes`)
-        push(runs) → Pushed · is_open(lanes) → set · mark_open(lane) · mark_closed(lane) · room(lanes) · stats(lanes)
+        push(runs) → lane: open · is_open(lanes) → set · mark_open(lane) · mark_closed(lane) · stats(lanes)
         · clear(lane)
     Offers to workers (see `DispatchStreams`)
-        offer_credit(lanes, worker_id, free, settle=…) · read(lanes, worker_id, free, block, settle=…) → deliveries
-        · settle(deliveries) · give_back(deliveries, worker_id) · reclaim_idle(lanes, older_than)
-        · forget_worker(lanes, worker_id)
+        read(lanes, worker_id, free, block, settle=…) → deliveries · settle(deliveries)
+        · give_back(deliveries, worker_id) · reclaim_idle(lanes, older_than) · forget_worker(lanes, worker_id)
     Coordination (see `Coordination`)
-        try_lock(holder, ttl) · renew_lock(holder, ttl) · release_lock(holder) · lock_holder()
-        · heartbeat(worker_id, ttl) · live_workers() · is_marked() · incarnation()
+        try_lock(holder, ttl) · renew_lock(holder, ttl) · release_lock(holder) · heartbeat(worker_id, ttl)
+        · live_workers() · is_marked() · incarnation()
     Messages
-        publish(channel, payload) · listen(channel, on_message) · subscribe(channel); all need `run` in the background
+        publish(channel, payload) · listen(channel, on_message): who listens needs `run` in the background
     """
 
     def __init__(self, link: Link, *, installation: str, window: int) -> None:
@@ -85,8 +84,11 @@ class Broker:
 
     # --- lanes
 
-    async def push(self, runs: Sequence[Queued]) -> Pushed:
-        """Add queued runs to their lanes' ready sets (absent ones, or those with a newer seq) and offer what fits."""
+    async def push(self, runs: Sequence[Queued]) -> dict[str, bool]:
+        """Add queued runs to their lanes' ready sets (absent ones, or those with a newer seq) and offer what fits.
+
+        Return, for each lane, whether the API may go on pushing to it by itself.
+        """
         return await self.lanes.push(runs)
 
     async def is_open(self, lanes: Iterable[str]) -> set[str]:
@@ -101,10 +103,6 @@ class Broker:
         """Make new runs of the lane wait for the leader."""
         await self.lanes.mark_closed(lane)
 
-    async def room(self, lanes: Iterable[str]) -> dict[str, tuple[int, ...]]:
-        """Return how many more ready runs each lane takes, by priority 0 to 9."""
-        return await self.lanes.room(lanes)
-
     async def stats(self, lanes: Iterable[str]) -> dict[str, LaneStats]:
         """Return how many runs each lane holds ready, and whether the API may push to it by itself."""
         return await self.lanes.stats(lanes)
@@ -114,15 +112,6 @@ class Broker:
         await self.lanes.clear(lane)
 
     # --- offers to workers
-
-    async def offer_credit(
-        self, lanes: Sequence[str], worker_id: UUID, free: int, *, settle: Sequence[Delivery] = ()
-    ) -> None:
-        """Say how many of the worker's slots are free as of now; call it with 0 when none is and no read follows.
-
-        Counts for `CREDIT_TTL` seconds. `settle` saves a round trip: those deliveries are done with.
-        """
-        await self.streams.offer_credit(lanes, worker_id, free, settle)
 
     async def read(
         self, lanes: Sequence[str], worker_id: UUID, free: int, block: float, *, settle: Sequence[Delivery] = ()
@@ -163,10 +152,6 @@ class Broker:
         """Free the election lock; False if it was not the holder's."""
         return await self.coordination.release_lock(holder)
 
-    async def lock_holder(self) -> str | None:
-        """Return who holds the election lock."""
-        return await self.coordination.lock_holder()
-
     async def heartbeat(self, worker_id: UUID, ttl: float) -> None:
         """Show the worker as live for so long."""
         await self.coordination.heartbeat(worker_id, ttl)
@@ -203,7 +188,3 @@ class Broker:
     def unlisten(self, listener: Listener) -> None:
         """End what `listen` began."""
         self.subscriber.remove(listener)
-
-    def subscribe(self, channel: str, *, buffer: int = 256) -> Subscription:
-        """Return an async context manager over the channel's messages, of which it holds at most `buffer`."""
-        return Subscription(self.subscriber, channel, buffer)

@@ -1,16 +1,13 @@
 """Wake-ups and control messages by pub/sub: one connection per process, however many listeners.
 
 Messages are hints and may get lost; whoever needs certainty looks into PostgreSQL. After every (re)connection each
-listener is therefore told of a gap. Nothing here ever blocks on a slow listener: buffers are bounded, and what they
-cannot hold is a gap too.
+listener is therefore told of a gap.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from types import TracebackType
-from typing import Final, Self
+from collections.abc import Callable
+from typing import Final
 
 import anyio
 from redis.asyncio.connection import AbstractConnection
@@ -156,48 +153,3 @@ class Subscriber:
     def _interrupt(self) -> None:
         if self._reading is not None:
             self._reading.cancel()
-
-
-class Subscription:
-    """The messages of one channel as an async iterator: `async with broker.subscribe("logs:…") as messages`.
-
-    Holds at most `buffer` messages; beyond that the oldest is dropped. `gaps` counts (re)connections and drops.
-    """
-
-    def __init__(self, subscriber: Subscriber, channel: str, buffer: int) -> None:
-        self._subscriber = subscriber
-        self._channel = channel
-        self._messages: deque[bytes] = deque(maxlen=buffer)
-        self._wake = Wake()
-        self._listener: Listener | None = None
-        self.gaps = 0
-
-    async def __aenter__(self) -> Self:
-        self._listener = self._subscriber.add(self._channel, self._take, self._gap)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._listener is not None:
-            self._subscriber.remove(self._listener)
-
-    async def active(self) -> None:
-        """Wait until the server has confirmed: whatever is published from now on arrives, as long as Redis stays."""
-        if self._listener is not None:
-            await self._listener.active.wait()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while True:
-            while self._messages:
-                yield self._messages.popleft()
-            await self._wake.wait()
-
-    def _take(self, payload: bytes) -> None:
-        if len(self._messages) == self._messages.maxlen:
-            self.gaps += 1
-        self._messages.append(payload)
-        self._wake.set()
-
-    def _gap(self) -> None:
-        self.gaps += 1

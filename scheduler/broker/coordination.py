@@ -31,11 +31,6 @@ class Coordination:
         """Free the lock; False if it was not the holder's."""
         return bool(await self._functions.one("release", (LOCK,), holder))
 
-    async def lock_holder(self) -> str | None:
-        """Return who holds the lock."""
-        (reply,) = await self._functions.call(("GET", LOCK))
-        return None if reply is None else reply.decode()
-
     async def heartbeat(self, worker_id: UUID, ttl: float) -> None:
         """Show the worker as live for `ttl` seconds."""
         await self._functions.one("heartbeat", (WORKERS,), str(worker_id), int(ttl * 1000))

@@ -40,7 +40,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 
 
 class DispatchStreams:
-    """The streams of all lanes. `rubbish` counts entries that were no offers, and were deleted."""
+    """The streams of all lanes."""
 
     def __init__(self, link: Link, functions: Functions) -> None:
         self._link = link
@@ -48,20 +48,13 @@ class DispatchStreams:
         self._held: set[tuple[str, bytes]] = set()  # given to the caller, neither settled nor given back yet
         self._unsure: set[UUID] = set()  # workers whose last read broke off
         self._turn = 0
-        self.rubbish = 0
-
-    async def offer_credit(
-        self, lanes: Sequence[str], worker_id: UUID, free: int, settle: Sequence[Delivery] = ()
-    ) -> None:
-        """Say how many slots of the worker are free as of now (0: none), and offer what that makes room for."""
-        await self._functions.call(*self._settling(settle), *self._offers(lanes, worker_id, free, CREDIT_TTL))
 
     async def read(
         self, lanes: Sequence[str], worker_id: UUID, free: int, block: float, settle: Sequence[Delivery] = ()
     ) -> list[Delivery]:
         """Say that `free` ≥ 1 slots are free and wait up to `block` seconds for offers: at most `free` of them."""
         if free < 1 or not lanes:
-            raise ValueError("reading takes a free slot and a lane; with none free, offer_credit says so")
+            raise ValueError("reading takes a free slot and a lane")
         self._turn += 1
         start = self._turn % len(lanes)  # every lane is first in its turn, or it could starve
         order = [*lanes[start:], *lanes[:start]]
@@ -151,7 +144,6 @@ class DispatchStreams:
                 elif (lane, entry_id) not in self._held:
                     deliveries.append(Delivery(lane, entry_id, run))
         if rubbish:
-            self.rubbish += len(rubbish)
             _log.warning("entries that are no offers were deleted", entries=len(rubbish), lane=rubbish[0].lane)
             await self.settle(rubbish)
         return deliveries

@@ -24,17 +24,6 @@ _LATEST: Final = _BAND - 1
 _pack = msgspec.msgpack.Encoder().encode
 
 
-class Pushed(msgspec.Struct, frozen=True):
-    """What a push came to.
-
-    `open` says of each lane whether the fast path may go on; `refused` are the runs that did not fit into
-    their window: they stay `queued` in PostgreSQL, and the reconciler brings them when there is room.
-    """
-
-    open: dict[str, bool]
-    refused: list[Queued]
-
-
 class LaneStats(msgspec.Struct, frozen=True):
     """A lane at one moment: what is ready, by priority 0 to 9, and whether the fast path may go on."""
 
@@ -54,13 +43,17 @@ class Lanes:
         self._functions = functions
         self._window = window
 
-    async def push(self, runs: Sequence[Queued]) -> Pushed:
-        """Add the runs that are absent, or known with an older seq only, and offer what credit allows."""
+    async def push(self, runs: Sequence[Queued]) -> dict[str, bool]:
+        """Add the runs that are absent, or known with an older seq only, and offer what credit allows.
+
+        Return, for each lane, whether the fast path may go on. What does not fit into its window stays `queued` in
+        PostgreSQL, and the reconciler brings it when there is room.
+        """
         by_lane: dict[str, list[Queued]] = {}
         for run in runs:
             by_lane.setdefault(run.lane, []).append(run)
         commands: list[Command] = []
-        chunks: list[tuple[str, list[Queued]]] = []
+        to: list[str] = []  # the lane of each command
         for lane, queued in by_lane.items():
             rest = iter(queued)
             left = len(queued)
@@ -68,19 +61,16 @@ class Lanes:
                 left -= len(chunk)
                 rows = _pack([(run.run_id, run.seq, score(run.priority, run.run_at.timestamp())) for run in chunk])
                 messages = [encode(Dispatch(VERSION, run.run_id, run.seq, run.traceparent)) for run in chunk]
-                chunks.append((lane, chunk))
+                to.append(lane)
                 commands.append(
                     self._functions.command("push", lane_keys(lane), rows, self._window, int(left == 0), *messages)
                 )
         opened: dict[str, bool] = {}
-        refused: list[Queued] = []
         for first in range(0, len(commands), _CHUNKS_AT_ONCE):
             some = slice(first, first + _CHUNKS_AT_ONCE)
             replies = await self._functions.call(*commands[some])
-            for (lane, chunk), reply in zip(chunks[some], replies, strict=True):
-                opened[lane] = bool(reply[0])
-                refused += [chunk[i] for i in reply[1:]]
-        return Pushed(opened, refused)
+            opened |= {lane: bool(reply) for lane, reply in zip(to[some], replies, strict=True)}
+        return opened
 
     async def is_open(self, lanes: Iterable[str]) -> set[str]:
         """Return those of the lanes that the API may push to by itself."""
@@ -101,11 +91,6 @@ class Lanes:
         names = list(lanes)
         replies = await self._functions.call(*(self._functions.command("stats", lane_keys(lane)) for lane in names))
         return {lane: _stats(reply) for lane, reply in zip(names, replies, strict=True)}
-
-    async def room(self, lanes: Iterable[str]) -> dict[str, tuple[int, ...]]:
-        """Return, for each lane, how many more ready runs its windows take, by priority 0 to 9."""
-        stats = await self.stats(lanes)
-        return {lane: tuple(max(self._window - count, 0) for count in state.ready) for lane, state in stats.items()}
 
     async def clear(self, lane: str) -> None:
         """Forget the lane's runs and offers, so that it can be rebuilt from PostgreSQL; credit stays."""

@@ -96,11 +96,6 @@ class Election:
         self._lock_kept = -math.inf
         self._term: Term | None = None
 
-    @property
-    def leading(self) -> bool:
-        """Say whether this process believes that it leads."""
-        return self._term is not None and not self._term.over.is_set()
-
     async def step(self) -> float:
         """Look at the term once: renew ours, or see whether there is one to take. Raises StoreUnavailable."""
         if self._term is not None:

@@ -100,10 +100,6 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     run: RunScope | None = None
     until: float = math.inf
 
-    def may(self, permission: Permission) -> bool:
-        """Say whether this principal holds a permission."""
-        return permission in self.permissions
-
     def demand(self, permission: Permission) -> None:
         """Raise Forbidden unless this principal holds the permission."""
         if permission not in self.permissions:

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from scheduler.broker import Broker
+from scheduler.broker import CREDIT_TTL, Broker
+from scheduler.broker.keys import lane_keys
 from scheduler.domain.clock import SystemClock
 from scheduler.domain.ids import IdSource
 from scheduler.domain.run import Queued
@@ -53,6 +54,11 @@ def queued(
 
 def worker() -> UUID:
     return _ids.one()
+
+
+async def offer(broker: Broker, worker_id: UUID, free: int, ttl: float = CREDIT_TTL) -> None:
+    """Say how many of a worker's slots are free, as its read does, but take nothing."""
+    await broker._functions.one("offer", lane_keys("default"), str(worker_id), free, int(ttl * 1000))
 
 
 async def drain(broker: Broker, lane: str = "default", free: int = 1000) -> list[tuple[UUID, int]]:

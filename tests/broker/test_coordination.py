@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from scheduler.broker import Broker, BrokerUnfit
-from scheduler.broker.keys import WORKERS
+from scheduler.broker.keys import LOCK, WORKERS
 from scheduler.broker.server import ServerInfo
 from tests.broker.support import connected, raw, worker
 from tests.support.servers import ServerHandle
@@ -14,13 +14,13 @@ async def test_one_holder_at_a_time_has_the_lock(broker: Broker, other: Broker) 
     assert await broker.try_lock("a", 60)
     assert not await other.try_lock("b", 60)
     assert not await broker.try_lock("a", 60)
-    assert await other.lock_holder() == "a"
+    assert await raw(other, "GET", LOCK) == b"a"
     assert await broker.renew_lock("a", 60)
     assert not await other.renew_lock("b", 60)
     assert not await other.release_lock("b")
     assert await broker.release_lock("a")
     assert not await broker.renew_lock("a", 60)
-    assert await other.lock_holder() is None
+    assert await raw(other, "GET", LOCK) is None
     assert await other.try_lock("b", 60)
 
 
@@ -29,13 +29,13 @@ async def test_a_lock_that_is_not_renewed_expires(broker: Broker, other: Broker)
     await until(lambda: other.try_lock("b", 60))
     assert not await broker.renew_lock("a", 60)
     assert not await broker.release_lock("a")
-    assert await broker.lock_holder() == "b"
+    assert await raw(broker, "GET", LOCK) == b"b"
 
 
 async def test_renewing_prolongs_the_lock(broker: Broker) -> None:
     await broker.try_lock("a", 1)
     await broker.renew_lock("a", 60)
-    assert await raw(broker, "PTTL", "dts:lock") > 50_000
+    assert await raw(broker, "PTTL", LOCK) > 50_000
 
 
 async def test_a_worker_is_live_until_its_heartbeat_expires(broker: Broker) -> None:

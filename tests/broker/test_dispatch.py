@@ -8,8 +8,7 @@ import msgspec
 
 from scheduler.broker import CREDIT_TTL, Broker, Delivery
 from scheduler.broker.keys import lane_keys, stream_key
-from scheduler.broker.library import Functions
-from tests.broker.support import connected, drain, queued, raw, worker
+from tests.broker.support import connected, drain, offer, queued, raw, worker
 from tests.support.lanes import lane_state
 from tests.support.waiting import until
 
@@ -29,23 +28,22 @@ async def test_no_more_is_offered_than_all_workers_have_free_slots(broker: Broke
     first, second = worker(), worker()
     await broker.push(queued(20))
     assert await undelivered(broker) == 0
-    await broker.offer_credit(LANE, first, 3)
-    await broker.offer_credit(LANE, second, 4)
+    await offer(broker, first, 3)
+    await offer(broker, second, 4)
     assert await undelivered(broker) == 7
-    await broker.offer_credit(LANE, second, 4)  # absolute: said twice, it counts once
+    await offer(broker, second, 4)  # absolute: said twice, it counts once
     await broker.push(queued(5))
     assert await undelivered(broker) == 7
     deliveries = await broker.read(LANE, first, 3, 0.5)
     assert len(deliveries) == 3
     await broker.settle(deliveries)
-    await broker.offer_credit(LANE, first, 0)
+    await offer(broker, first, 0)
     await broker.push(queued(1))
     assert await undelivered(broker) == 4
 
 
 async def test_expired_credit_does_not_count(broker: Broker) -> None:
-    functions: Functions = broker._functions
-    await functions.one("offer", lane_keys("default"), "gone", 5, 1)
+    await offer(broker, worker(), 5, 0.001)
 
     async def expired() -> bool:
         return (await lane_state(broker)).credit == 0
@@ -57,9 +55,8 @@ async def test_expired_credit_does_not_count(broker: Broker) -> None:
 
 
 async def test_credit_that_expires_is_taken_off_the_sum(broker: Broker) -> None:
-    functions: Functions = broker._functions
-    await broker.offer_credit(LANE, worker(), 1)
-    await functions.one("offer", lane_keys("default"), "gone", 5, 1000)
+    await offer(broker, worker(), 1)
+    await offer(broker, worker(), 5, 1.0)
     await broker.push(queued(2))
     assert await undelivered(broker) == 2
 
@@ -87,7 +84,7 @@ async def test_a_blocked_readers_credit_outlives_its_block(broker: Broker, other
 
 async def test_a_new_urgent_run_waits_behind_no_more_than_what_is_undelivered(broker: Broker) -> None:
     reader = worker()
-    await broker.offer_credit(LANE, reader, 2)
+    await offer(broker, reader, 2)
     plain = queued(10)
     await broker.push(plain)
     (urgent,) = queued(1, priority=9)
@@ -191,10 +188,6 @@ async def test_a_read_settles_what_came_before_in_the_same_round_trip(broker: Br
     assert await broker.read(LANE, reader, 1, 0.001, settle=before) == []
     assert (await lane_state(broker)).pending == 0
     assert seen == [run.run_id for run in runs]
-    await broker.push(queued(1))
-    await broker.offer_credit(LANE, reader, 0, settle=await broker.read(LANE, reader, 1, 0.5))
-    state = await lane_state(broker)
-    assert (state.pending, state.credit) == (0, 0)
 
 
 async def test_settling_twice_or_what_is_gone_changes_nothing(broker: Broker) -> None:
@@ -206,7 +199,7 @@ async def test_settling_twice_or_what_is_gone_changes_nothing(broker: Broker) ->
     assert len(await drain(broker)) == 1
 
 
-async def test_rubbish_in_the_stream_is_deleted_and_counted(broker: Broker) -> None:
+async def test_rubbish_in_the_stream_is_deleted(broker: Broker) -> None:
     (run,) = queued(1)
     stream = stream_key("default")
     await raw(broker, "XADD", stream, "*", "m", b"\xff\x00 no message")
@@ -215,8 +208,7 @@ async def test_rubbish_in_the_stream_is_deleted_and_counted(broker: Broker) -> N
     await raw(broker, "XADD", stream, "*", "m", msgspec.msgpack.encode([1, "not-a-uuid", "x"]))
     await broker.push([run])
     assert await drain(broker) == [(run.run_id, 1)]
-    assert broker.streams.rubbish == 4
-    assert (await lane_state(broker)).pending == 0
+    assert await raw(broker, "XLEN", stream) == 0
     # The future message spoke of this run, so the run is forgotten here; the reconciler may bring it again.
     await broker.push([run])
     assert await drain(broker) == [(run.run_id, 1)]
@@ -257,7 +249,7 @@ async def test_after_a_lost_reply_the_next_read_brings_what_was_delivered(broker
     held = await broker.read(LANE, reader, 1, 0.5)
     # Deliver one to this worker behind its back: the reply that got lost.
     await raw(broker, "XREADGROUP", "GROUP", "workers", str(reader), "COUNT", 1, "STREAMS", stream_key("default"), ">")
-    await broker.offer_credit(LANE, reader, 1)
+    await offer(broker, reader, 1)
     await raw(broker, "XREADGROUP", "GROUP", "workers", str(reader), "COUNT", 1, "STREAMS", stream_key("default"), ">")
     broker.streams._unsure.add(reader)
     (missed,) = await broker.read(LANE, reader, 1, 0.5)
@@ -326,7 +318,7 @@ async def test_credit_never_bounds_a_lane_wrongly_whatever_happens(redis_url: st
                 await broker.give_back([held.pop()], who)
             else:
                 credit[who] = rng.randrange(0, 6)
-                await broker.offer_credit(LANE, who, credit[who])
+                await offer(broker, who, credit[who])
             state = await lane_state(broker)
             assert state.credit == sum(credit.values())
             kept = await raw(broker, "HGET", lane_keys("default")[3], "=")

@@ -46,7 +46,7 @@ def test_whoever_is_confined_to_some_namespaces_holds_nothing_that_concerns_all(
 
 def test_nobody_in_particular_may_do_nothing_and_a_developer_everything() -> None:
     for permission in PERMISSIONS:
-        assert DEVELOPER.may(permission)
+        DEVELOPER.demand(permission)
         with pytest.raises(Forbidden):
             ANONYMOUS.demand(permission)
     assert not ANONYMOUS.sees("default")

@@ -14,7 +14,6 @@ import msgspec
 import pytest
 
 from scheduler.broker import Broker
-from scheduler.broker.keys import lane_keys
 from scheduler.control.observe import Observer
 from scheduler.control.promote import Promoter
 from scheduler.control.reap import Reaper
@@ -34,6 +33,7 @@ from scheduler.store.runs import Runs
 from scheduler.store.schedules import Schedules
 from scheduler.store.tasks import Tasks
 from scheduler.store.workflows import Workflows
+from tests.broker.support import offer
 from tests.support.failpoints import held
 from tests.support.lanes import lane_state
 from tests.support.recurring import lead, leading, minute, recurring, scheduler
@@ -188,7 +188,7 @@ async def test_a_worker_whose_credit_expires_in_redis_is_offered_nothing_and_is_
         await until(lambda: leader.leads)
         claim = await made.claim(await made.intake.create(new_task()))
         silent = await add_worker(database)
-        await broker._functions.one("offer", lane_keys("default"), str(made.worker_id), 5, 1)
+        await offer(broker, made.worker_id, 5, 0.001)
         await until(lambda: without_credit(broker))
         before = (await lane_state(broker)).undelivered
         waiting = await made.intake.create(new_task())

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from scheduler.api.offers import Offers
-from scheduler.broker import BrokerUnavailable, Pushed
+from scheduler.broker import BrokerUnavailable
 from scheduler.broker.keys import stream_key
 from scheduler.domain.clock import SystemClock
 from scheduler.domain.run import Queued
@@ -87,7 +87,7 @@ async def test_what_redis_refuses_is_not_said_again(
         refused = anyio.Event()
         push = broker.push
 
-        async def noting(runs: Sequence[Queued]) -> Pushed:
+        async def noting(runs: Sequence[Queued]) -> dict[str, bool]:
             try:
                 return await push(runs)
             except BrokerUnavailable:

@@ -1,7 +1,7 @@
--- push(rows, window, last, message…) → {is open, refused index…}   rows: msgpack [[run_id, seq, score]…]
+-- push(rows, window, last, message…) → is open   rows: msgpack [[run_id, seq, score]…]
 -- Adds runs that are absent, or known with an older seq only. A priority never holds more than `window` ready runs: what
--- does not fit is refused (its index, from 0, is returned), and the lane's `open` flag goes. `last` is '0' when more rows
--- follow at once, so that a late urgent run still leaves first.
+-- does not fit is left out, and the lane's `open` flag goes. `last` is '0' when more rows follow at once, so that a late
+-- urgent run still leaves first.
 register('push', {}, function(keys, args)
   local lane, rows, window = lane_of(keys), cmsgpack.unpack(args[1]), tonumber(args[2])
   local ids = {}
@@ -9,7 +9,7 @@ register('push', {}, function(keys, args)
     ids[i] = row[1]
   end
   local known = redis.call('HMGET', lane.seq, unpack(ids))
-  local newest, counts, members, values, refused = {}, {}, {}, {}, {}
+  local newest, counts, members, values = {}, {}, {}, {}
   for i, row in ipairs(rows) do
     local id, seq, score = row[1], row[2], row[3]
     local last = newest[id] or tonumber(string.match(known[i] or '', '^%d+') or '')
@@ -17,9 +17,7 @@ register('push', {}, function(keys, args)
       local band = math.floor(score / BAND)
       local low, high = string.format('%.0f', band * BAND), string.format('(%.0f', (band + 1) * BAND)
       local count = counts[band] or redis.call('ZCOUNT', lane.ready, low, high)
-      if count >= window then
-        refused[#refused + 1] = i - 1
-      else
+      if count < window then
         local text = string.format('%.0f', score)
         members[#members + 1], members[#members + 2] = text, id
         values[#values + 1] = id
@@ -41,7 +39,7 @@ register('push', {}, function(keys, args)
   if args[3] ~= '0' then
     pump(lane)
   end
-  return { redis.call('EXISTS', lane.open), unpack(refused) }
+  return redis.call('EXISTS', lane.open)
 end)
 
 -- clear() forgets everything of the lane but its credit: the first step of rebuilding it from PostgreSQL.

@@ -18,6 +18,7 @@ from scheduler.store.gates import Gates
 from scheduler.store.reaping import Reaping
 from scheduler.wire.tasks import Task
 from tests.roles.api.support import Client, FakeWorker, running_api
+from tests.support.messages import heard
 from tests.support.rows import IDS, run_row
 
 UNKNOWN = "0190a5c0-0000-7000-8000-000000000000"
@@ -329,13 +330,10 @@ async def test_cancel_ends_a_waiting_run_at_once_and_asks_for_the_end_of_an_exec
 
     task = await api.create()
     claim = await worker.claim(task["last_run"]["id"])
-    async with api.context.broker.subscribe(f"worker:{worker.id}") as messages:
-        await messages.active()
+    async with heard(api.context.broker, f"worker:{worker.id}") as messages:
         requested = await api.post(f"/api/runs/{claim.run_id}/cancel")
         assert (requested.status, requested.json["requested"]) == (202, [str(claim.run_id)])
-        async for message in messages:
-            assert message == str(claim.run_id).encode()
-            break
+        assert await messages.receive() == str(claim.run_id).encode()
     assert (await api.run_of(task))["cancel_requested"] is True
 
 

@@ -56,7 +56,7 @@ async def create_task(api: Context, request: Request) -> Reply:
     if spec.idempotency_key is None:
         created = await api.intake.create(new)
     else:
-        outcome = await api.intake.create_once(new, spec.idempotency_key, _fingerprint(spec), None)
+        outcome = await api.intake.create_once(new, spec.idempotency_key, _fingerprint(spec))
         if not isinstance(outcome, Created):
             return await _stored_answer(api, request, outcome.task_id, 200)
         created = outcome

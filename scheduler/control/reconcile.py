@@ -141,7 +141,7 @@ class Reconciler:
             return
         while cleared := await self._reconcile.clear_deleted_namespaces(self._epoch, limit=_PAGE):
             _log.info("cleared namespaces that are deleted", tasks_and_runs=cleared)
-        while await self._reconcile.forget_keys(self._epoch, limit=_PAGE) == _PAGE:
+        while await self._reconcile.forget_answers(self._epoch, limit=_PAGE) == _PAGE:
             pass
         await self._reconcile.forget_workers(self._epoch, older_than=self._settings.dead_workers)
         self._tidied_at = now

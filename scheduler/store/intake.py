@@ -77,8 +77,6 @@ class Held(msgspec.Struct, frozen=True):
     key: str
     fingerprint: bytes
     task_id: UUID
-    run_id: UUID | None
-    created_at: datetime
 
     def demand(self, fingerprint: bytes) -> None:
         """Raise Conflict (`idempotency_key_reused`) unless it was used for the request of this fingerprint."""
@@ -172,19 +170,19 @@ class Intake:
         """Let go of an idempotency key whose task was deleted, unless it is somebody else's by now."""
         await self._database.execute("free_key", namespace, held.key, held.task_id)
 
-    async def create_once(self, new: NewTask, key: str, fingerprint: bytes, ttl: float | None) -> Created | Held:
-        """Create one task under an idempotency key that is held for `ttl` seconds (None: for as long as the row lives).
+    async def create_once(self, new: NewTask, key: str, fingerprint: bytes) -> Created | Held:
+        """Create one task under an idempotency key that is held for as long as the task is kept.
 
         Returns Held if the key was used before with the same fingerprint; raises Conflict (`idempotency_key_reused`)
         if with another one.
         """
         async with self._database.transaction() as executor:
             batch = _Batch(executor, self._database.sessions)
-            took = await executor.fetchval("hold_key", new.namespace, key, fingerprint, new.task_id, new.run_id, ttl)
+            took = await executor.fetchval("hold_key", new.namespace, key, fingerprint, new.task_id, new.run_id)
             if took is None:
                 held = await _holder(executor, new.namespace, key)
                 if held is None:
-                    raise Conflict("in_flight", f"the idempotency key {key!r} has just expired; ask again")
+                    raise Conflict("in_flight", f"what held the idempotency key {key!r} is just forgotten; ask again")
                 held.demand(fingerprint)
                 return held
             created = await self._insert(batch, [new])

@@ -139,11 +139,10 @@ class Reconcile:
             cleared += len(tasks) + sum(row["kind"] == "cancelled" for row in rows)
         return cleared
 
-    async def forget_keys(self, epoch: int, *, limit: int = 1000) -> int:
-        """Delete up to `limit` expired keys of tasks, and as many of requests; return the larger count."""
+    async def forget_answers(self, epoch: int, *, limit: int = 1000) -> int:
+        """Delete up to `limit` keys of requests that have expired; return how many."""
         async with fenced(self._database, epoch) as executor:
-            forgotten = len(await executor.fetch("forget_keys", limit))
-            return max(forgotten, len(await executor.fetch("forget_answers", limit)))
+            return len(await executor.fetch("forget_answers", limit))
 
     async def forget_workers(self, epoch: int, *, older_than: float) -> int:
         """Delete workers that ended `older_than` seconds ago; return how many."""

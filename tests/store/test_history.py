@@ -70,7 +70,7 @@ async def add_run_of(
 async def add_recurring(database: Database) -> UUID:
     """A recurring task that was created in the old week, under a key."""
     new = msgspec.structs.replace(recurring("each minute", next_fire_at=datetime.now(UTC)), task_id=id_at(OLD, 9))
-    assert isinstance(await Intake(database).create_once(new, "recurring", b"f", None), Created)
+    assert isinstance(await Intake(database).create_once(new, "recurring", b"f"), Created)
     return new.task_id
 
 

@@ -251,27 +251,23 @@ async def _is_locked(database: Database, run_id: UUID) -> bool:
 async def test_an_idempotency_key_returns_the_first_task_and_refuses_another_request(database: Database) -> None:
     first, second = new_task("first"), new_task("second")
     async with bench(database) as b:
-        created = await b.intake.create_once(first, "key", b"print", 3600)
-        again = await b.intake.create_once(second, "key", b"print", 3600)
+        created = await b.intake.create_once(first, "key", b"print")
+        again = await b.intake.create_once(second, "key", b"print")
         with pytest.raises(Conflict) as caught:
-            await b.intake.create_once(second, "key", b"other", 3600)
+            await b.intake.create_once(second, "key", b"other")
     assert isinstance(created, Created)
     assert isinstance(again, Held)
-    assert (again.task_id, again.run_id) == (first.task_id, first.run_id)
+    assert again.task_id == first.task_id
     assert caught.value.code == "idempotency_key_reused"
     assert await count(database, "tasks") == 1
 
 
-async def test_a_key_is_held_until_it_expires(database: Database) -> None:
-    first, second = new_task("first"), new_task("second")
+async def test_a_key_is_known_with_the_task_and_the_request_that_hold_it(database: Database) -> None:
+    new = new_task()
     async with bench(database) as b:
-        await b.intake.create_once(first, "for ever", b"print", None)
-        await b.intake.create_once(second, "expired", b"print", 0.0)
+        await b.intake.create_once(new, "key", b"print")
         assert await b.intake.held("default", "never used") is None
-        assert await b.intake.held("default", "expired") is None
-        held = await b.intake.held("default", "for ever")
-    assert held is not None
-    assert (held.task_id, held.run_id, held.fingerprint) == (first.task_id, first.run_id, b"print")
+        assert await b.intake.held("default", "key") == Held("key", b"print", new.task_id)
 
 
 async def test_two_requests_with_one_key_at_the_same_time_make_one_task(database: Database) -> None:
@@ -279,7 +275,7 @@ async def test_two_requests_with_one_key_at_the_same_time_make_one_task(database
     async with bench(database) as b, anyio.create_task_group() as group:
 
         async def create() -> None:
-            results.append(await b.intake.create_once(new_task(), "key", b"print", 3600))
+            results.append(await b.intake.create_once(new_task(), "key", b"print"))
 
         for _ in range(5):
             group.start_soon(create)

@@ -106,12 +106,9 @@ SELECT kind, run_id, state, lane, priority, run_at, seq, traceparent FROM settle
 
 -- name: hold_key
 -- (nothing) → held: an idempotency key, unless it is held already (waits for a concurrent holder to commit or give up)
-INSERT INTO idempotency_keys AS held (namespace, key, fingerprint, task_id, run_id, created_at, expires_at)
-VALUES ($1, $2, $3, $4, $5, dts_now(), dts_now() + make_interval(secs => $6))
-ON CONFLICT (namespace, key) DO UPDATE
-SET fingerprint = excluded.fingerprint, task_id = excluded.task_id, run_id = excluded.run_id,
-    created_at = excluded.created_at, expires_at = excluded.expires_at
-WHERE held.expires_at <= dts_now()
+INSERT INTO idempotency_keys (namespace, key, fingerprint, task_id, run_id, created_at)
+VALUES ($1, $2, $3, $4, $5, dts_now())
+ON CONFLICT (namespace, key) DO NOTHING
 RETURNING task_id
 
 -- name: free_key
@@ -120,5 +117,4 @@ DELETE FROM idempotency_keys WHERE namespace = $1 AND key = $2 AND task_id = $3
 
 -- name: held_key
 -- reads who holds an idempotency key
-SELECT fingerprint, task_id, run_id, created_at FROM idempotency_keys
-WHERE namespace = $1 AND key = $2 AND (expires_at IS NULL OR expires_at > dts_now())
+SELECT fingerprint, task_id FROM idempotency_keys WHERE namespace = $1 AND key = $2

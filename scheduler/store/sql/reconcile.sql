@@ -110,15 +110,6 @@ SELECT kind, run_id, state, lane, priority, run_at, seq, traceparent FROM settle
 UNION ALL
 SELECT 'ended', run_id, state, NULL, NULL, NULL, NULL, NULL FROM ended
 
--- name: forget_keys
--- held → (nothing): idempotency keys that have expired
-DELETE FROM idempotency_keys k
-USING (
-  SELECT namespace, key FROM idempotency_keys WHERE expires_at <= dts_now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
-) AS expired
-WHERE k.namespace = expired.namespace AND k.key = expired.key
-RETURNING 1
-
 -- name: forget_workers
 -- dead | left → (nothing): after `$1` seconds, unless a run still has to be taken from it
 DELETE FROM workers w

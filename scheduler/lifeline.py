@@ -19,6 +19,9 @@ _PR_SET_PDEATHSIG = 1
 LEFT = 3
 """Exit code of a role that has left because the installation told it to: nobody starts it again by himself."""
 
+INTERRUPTED = 130
+"""Exit code of a process that was interrupted, or asked a second time to stop: 128 + SIGINT, as in shells."""
+
 
 def die_with_parent() -> None:
     """Have the kernel send us SIGTERM when the supervisor that started us ends, however it ends (Linux).

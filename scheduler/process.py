@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 
+from scheduler.lifeline import INTERRUPTED
 from scheduler.telemetry import get_logger
 
 _log = get_logger("process")
@@ -26,7 +27,7 @@ Main = Callable[[anyio.Event], Coroutine[Any, Any, None]]
 def run_process(main: Main) -> int:
     """Run `main(stop)` as this process. SIGTERM or SIGINT sets `stop`; a second one leaves at once.
 
-    Returns the exit code: 0 once `main` has returned, 130 after a second signal. Errors propagate.
+    Returns the exit code: 0 once `main` has returned, INTERRUPTED after a second signal. Errors propagate.
     """
 
     async def supervised() -> int:
@@ -40,7 +41,7 @@ def run_process(main: Main) -> int:
                 await main(stop)
                 group.cancel_scope.cancel()
         except* Interrupted:
-            code = 130
+            code = INTERRUPTED
         return code
 
     return anyio.run(supervised)

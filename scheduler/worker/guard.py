@@ -24,7 +24,7 @@ import time
 
 from scheduler.domain.guarding import Demand, demand
 from scheduler.failpoints import Point, reach_now
-from scheduler.lifeline import LEFT, call_ourselves, die_with_parent, end_when_interrupted
+from scheduler.lifeline import INTERRUPTED, LEFT, call_ourselves, die_with_parent, end_when_interrupted
 from scheduler.stderr import say
 from scheduler.worker import cgroups, linux, tree
 from scheduler.worker.page import VARIABLE, LeasePage
@@ -36,7 +36,7 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.1, 30.0
 _STEADY = 60.0
 """A worker that lived so long (seconds) is restarted without delay."""
 
-_FOR_GOOD = {0, LEFT, 130}
+_FOR_GOOD = {0, LEFT, INTERRUPTED}
 """Exit codes of a worker that is not started again: it was stopped, at once even, or told to leave."""
 
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from scheduler.cli import exits
+from scheduler.lifeline import INTERRUPTED
 from tests.cli.conftest import Dts
 from tests.cli.test_terminal import CHECKOUT
 from tests.support.waiting import until_sync
@@ -77,12 +77,12 @@ def test_whoever_interrupts_a_wait_is_asked_what_becomes_of_the_run(
         process.send_signal(signal.SIGINT)
         shown(terminal, "too? [y/N] ")
         os.write(terminal, answer)
-        assert process.wait(20) == exits.INTERRUPTED
+        assert process.wait(20) == INTERRUPTED
         assert state_of(remote, name) == state
 
 
 def test_a_build_system_that_stops_its_job_stops_the_run(server: str, remote: Dts) -> None:
     with waiting(server, remote, "job", "--on-interrupt", "cancel") as (process, _):
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == exits.INTERRUPTED
+        assert process.wait(20) == INTERRUPTED
         until_sync(lambda: state_of(remote, "job") == "cancelled")

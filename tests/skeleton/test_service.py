@@ -12,6 +12,7 @@ import pytest
 
 from scheduler import process
 from scheduler.health import Health
+from scheduler.lifeline import INTERRUPTED
 from scheduler.service import Backoff, Service, Unavailable, Wake, run_loop, until_available
 from tests.support import until
 
@@ -291,7 +292,7 @@ def test_a_second_signal_leaves_at_once() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         await anyio.sleep_forever()
 
-    assert process.run_process(main) == 130
+    assert process.run_process(main) == INTERRUPTED
 
 
 UNREAD = """

@@ -1,4 +1,8 @@
-"""The one injectable clock. Nothing else in the project reads time."""
+"""The one injectable clock: whatever decides by time is handed one.
+
+Time is read elsewhere only by the guard, which takes in next to nothing, by the client, which has no server's parts,
+and where nothing but the bound of a wait depends on it.
+"""
 
 from __future__ import annotations
 

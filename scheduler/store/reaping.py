@@ -14,10 +14,10 @@ from scheduler.domain.loss import BUDGET, Lost, Verdict, judge_losses
 from scheduler.domain.observation import SeenLease
 from scheduler.domain.retry import action_on_loss
 from scheduler.domain.task import RetryRule
-from scheduler.domain.term import TermLost
 from scheduler.failpoints import Point, reach
 from scheduler.store.database import RETRYABLE, Database, Executor, StoreUnavailable
 from scheduler.store.execution import Settled, settle_onward
+from scheduler.store.terms import hold_term
 
 NO_LEASE = -1
 """The lease number of a worker that has no lease row."""
@@ -93,8 +93,8 @@ class Reaping:
         reason: str,
         budget: int,
     ) -> Reaped:
-        if epoch is not None and await executor.fetchval("hold_term", epoch) is None:
-            raise TermLost(f"epoch {epoch} has ended")
+        if epoch is not None:
+            await hold_term(executor, epoch)
         numbered = renewal is not None and renewal != NO_LEASE
         ended = await executor.fetchval("end_lease", worker_id, renewal if numbered else None)
         if numbered and ended is None:

@@ -104,7 +104,12 @@ class Terms:
 async def fenced(database: Database, epoch: int) -> AsyncIterator[Executor]:
     """Hold a transaction that can only commit while `epoch` leads. Raises TermLost if it does not."""
     async with database.transaction() as executor:
-        if await executor.fetchval("hold_term", epoch) is None:
-            raise TermLost(f"epoch {epoch} has ended")
-        await reach(Point.TERM_HELD)
+        await hold_term(executor, epoch)
         yield executor
+
+
+async def hold_term(executor: Executor, epoch: int) -> None:
+    """Let a transaction commit only while `epoch` leads. Raises TermLost if it does not."""
+    if await executor.fetchval("hold_term", epoch) is None:
+        raise TermLost(f"epoch {epoch} has ended")
+    await reach(Point.TERM_HELD)

@@ -47,9 +47,7 @@ class Reaper:
         return None
 
     async def _reap(self, worker_id: UUID, renewal: int | None) -> None:
-        reaped = await self._reaping.reap(
-            worker_id, renewal=renewal, epoch=self._epoch, budget=self._settings.loss_budget
-        )
+        reaped = await self._reaping.reap(worker_id, renewal=renewal, epoch=self._epoch)
         if reaped.promotable:
             self._promote()
         if reaped.applied or reaped.states:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from scheduler.broker import WINDOW
 from scheduler.domain.task import HISTORY
 
 _DAY = 86400.0
@@ -15,11 +16,8 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
     lock_ttl: float = 5.0
     """How long a term outlives its last renewal: the longest wait for a successor after a crash."""
 
-    loss_budget: int = 3
-    """Charged worker losses after which a run is dead-lettered."""
-
-    window: int = 16_384
-    """Most runs that stand queued in one lane and priority; the same number as the broker's window."""
+    window: int = WINDOW
+    """Most runs that stand queued in one lane and priority."""
 
     poll: float = 1.0
     """How often the leader looks without having been woken."""

@@ -40,20 +40,20 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     retry_in: float = 0.0
 
 
-def judge_losses(lost: Sequence[Lost], *, budget: int = BUDGET) -> list[Verdict]:
+def judge_losses(lost: Sequence[Lost]) -> list[Verdict]:
     """Return a verdict for each of the runs that died with one worker, in order."""
     alone = len(lost) == 1
-    return [_judge(run, charged=alone or run.suspect, together=not alone, budget=budget) for run in lost]
+    return [_judge(run, charged=alone or run.suspect, together=not alone) for run in lost]
 
 
-def _judge(run: Lost, *, charged: bool, together: bool, budget: int) -> Verdict:
+def _judge(run: Lost, *, charged: bool, together: bool) -> Verdict:
     losses = run.losses + charged
     suspect = run.suspect or together
     if run.cancel_requested:
         return Verdict(run.run_id, "cancelled", "cancelled", losses, suspect)
     if run.on_lost == "fail":
         return Verdict(run.run_id, "failed", "lost", losses, suspect)
-    if run.on_lost == "dead_letter" or losses >= budget:
+    if run.on_lost == "dead_letter" or losses >= BUDGET:
         return Verdict(run.run_id, "dead_letter", "lost", losses, suspect)
     # Each charged loss waits longer: whatever the run does to its host should not meet the next one at once.
     return Verdict(run.run_id, "pending", "lost", losses, suspect, retry_in=0.5 * 4.0 ** (losses - 1) if charged else 0)

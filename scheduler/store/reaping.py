@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from scheduler.domain.ids import IdSource
-from scheduler.domain.loss import BUDGET, Lost, Verdict, judge_losses
+from scheduler.domain.loss import Lost, Verdict, judge_losses
 from scheduler.domain.observation import SeenLease
 from scheduler.domain.retry import action_on_loss
 from scheduler.domain.task import RetryRule
@@ -62,13 +62,7 @@ class Reaping:
         return [row["worker_id"] for row in await self._database.fetch("orphan_workers")]
 
     async def reap(
-        self,
-        worker_id: UUID,
-        *,
-        renewal: int | None,
-        epoch: int | None,
-        reason: str = "lease_expired",
-        budget: int = BUDGET,
+        self, worker_id: UUID, *, renewal: int | None, epoch: int | None, reason: str = "lease_expired"
     ) -> Reaped:
         """End the worker and move its runs, in one transaction.
 
@@ -78,20 +72,14 @@ class Reaping:
         while True:
             try:
                 async with self._database.transaction() as executor:
-                    reaped = await self._reap(executor, worker_id, renewal, epoch, reason, budget)
+                    reaped = await self._reap(executor, worker_id, renewal, epoch, reason)
             except RETRYABLE:
                 continue
             await reach(Point.REAP_COMMITTED, StoreUnavailable)
             return reaped
 
     async def _reap(
-        self,
-        executor: Executor,
-        worker_id: UUID,
-        renewal: int | None,
-        epoch: int | None,
-        reason: str,
-        budget: int,
+        self, executor: Executor, worker_id: UUID, renewal: int | None, epoch: int | None, reason: str
     ) -> Reaped:
         if epoch is not None:
             await hold_term(executor, epoch)
@@ -103,7 +91,7 @@ class Reaping:
         await reach(Point.REAP_FLIPPED)
         # A new statement, hence a new snapshot: it sees the claims that the one above has waited for.
         rows = await executor.fetch("lost_runs", worker_id)
-        verdicts = judge_losses([_lost_from(row) for row in rows], budget=budget)
+        verdicts = judge_losses([_lost_from(row) for row in rows])
         settled = await self._write(executor, worker_id, verdicts)
         return Reaped(applied, Counter(verdict.state for verdict in verdicts), settled)
 

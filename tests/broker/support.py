@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from scheduler.broker import CREDIT_TTL, Broker
+from scheduler.broker import CREDIT_TTL, WINDOW, Broker
 from scheduler.broker.keys import lane_keys
 from scheduler.domain.clock import SystemClock
 from scheduler.domain.ids import IdSource
@@ -17,7 +17,7 @@ _ids = IdSource(SystemClock())
 
 
 @asynccontextmanager
-async def connected(url: str, *, installation: str = "i", window: int = 16_384) -> AsyncIterator[Broker]:
+async def connected(url: str, *, installation: str = "i", window: int = WINDOW) -> AsyncIterator[Broker]:
     async with Broker.connect(
         url, installation=installation, name="test", clock=SystemClock(), window=window
     ) as broker:

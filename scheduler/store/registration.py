@@ -109,6 +109,6 @@ class Registration:
         return key
 
     async def live_workers(self) -> int:
-        """Return how many workers are live."""
-        count: int = await self._database.fetchval("live_worker_count")
+        """Return how many workers share the claiming of what Redis does not bring."""
+        count: int = await self._database.fetchval("count_live_workers")
         return count

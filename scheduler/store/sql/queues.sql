@@ -78,7 +78,7 @@ SELECT report, extract(epoch FROM dts_now() - reported_at)::float8 AS age
 FROM leadership WHERE (report ->> 'epoch')::bigint = epoch
 
 -- name: count_live_workers
--- reads how many workers are there
+-- reads how many workers take work
 SELECT count(*) FROM workers WHERE state = 'live'
 
 -- name: waiting_at_most

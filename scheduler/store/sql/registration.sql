@@ -44,7 +44,3 @@ WITH lease AS (
   DELETE FROM worker_leases WHERE worker_id = $1
 )
 UPDATE workers SET state = 'left', ended_at = dts_now(), end_reason = $2 WHERE id = $1 AND state IN ('live', 'draining')
-
--- name: live_worker_count
--- reads how many workers share the claiming of what Redis does not bring
-SELECT count(*)::integer FROM workers WHERE state = 'live'

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from scheduler.domain.calendars import Calendar, blackout_of
 from scheduler.domain.cron import parse_schedule
-from scheduler.domain.durations import parse_duration
+from scheduler.domain.durations import seconds_of
 from scheduler.domain.fires import Fire, Firing, decide
 from scheduler.domain.gates import gate_name
 from scheduler.domain.ids import IdSource
@@ -103,7 +103,7 @@ class Planner:
             reason=HOPELESS if state == "skipped" else None,
             scheduled_for=fire.scheduled_for,
             run_at=fire.run_at,
-            start_within=None if spec.schedule_timeout is None else _seconds(spec.schedule_timeout),
+            start_within=None if spec.schedule_timeout is None else seconds_of(spec.schedule_timeout),
             unmet=sum(edge.state == "waiting" for edge in edges),
             max_attempts=spec.retry.max_attempts,
             gate=gate,
@@ -186,7 +186,3 @@ def _planned(fire: Fire, runs: Mapping[datetime, PlannedRun]) -> PlannedFire:
         until=fire.until,
         count=fire.count,
     )
-
-
-def _seconds(duration: float | str) -> float:
-    return parse_duration(duration) if isinstance(duration, str) else duration

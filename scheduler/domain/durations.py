@@ -27,3 +27,8 @@ def parse_duration(value: float | str) -> float:
     if seconds > LONGEST:
         raise ValueError("a duration is ten years at most")
     return seconds
+
+
+def seconds_of(duration: float | str) -> float:
+    """Return the seconds of a duration that was found right when it came in."""
+    return parse_duration(duration) if isinstance(duration, str) else float(duration)

@@ -30,7 +30,7 @@ from uuid import UUID
 import msgspec
 
 from scheduler.domain.calendars import Blackout
-from scheduler.domain.durations import parse_duration
+from scheduler.domain.durations import seconds_of
 from scheduler.domain.overlap import CancelKind, admit, admit_in_turn
 from scheduler.domain.schedule import Schedule
 from scheduler.domain.task import TaskSpec
@@ -157,7 +157,7 @@ class _Line:
         self._now = now
         self._on_time_from = now.timestamp() - ON_TIME
         self._active = active
-        self._jitter = _seconds(spec.jitter)
+        self._jitter = seconds_of(spec.jitter)
 
     def black_out(self, due: _Due, blackout: Blackout) -> _Due:
         """Record the fires that are blacked out, and return the others."""
@@ -221,7 +221,7 @@ def _sort(schedule: Schedule, spec: TaskSpec, after: int, first: int, newest: in
         return _Due(None, None, [], on_time)
     if spec.catchup == "none":
         return _Due(_Stretch(first, rest, schedule.count(after, rest)), None, [], on_time)
-    window = max(now - _seconds(spec.catchup_window), 0.0)
+    window = max(now - seconds_of(spec.catchup_window), 0.0)
     late, rest = _newest(schedule, first, rest, window)
     merged = None
     if rest is not None and rest >= window and spec.catchup == "last":
@@ -271,7 +271,3 @@ def _planned(spec: TaskSpec, instant: int | None) -> datetime | None:
         return None
     moment = moment_of(instant)
     return None if spec.ends_at is not None and moment > spec.ends_at else moment
-
-
-def _seconds(duration: float | str) -> float:
-    return parse_duration(duration) if isinstance(duration, str) else duration

@@ -24,7 +24,7 @@ from uuid import UUID
 
 import msgspec
 
-from scheduler.domain.durations import parse_duration
+from scheduler.domain.durations import seconds_of
 from scheduler.domain.task import TaskSpec
 
 FAIR_WINDOW = 128
@@ -154,7 +154,7 @@ def gate_of(namespace: str, spec: TaskSpec) -> Gate | None:
         on_conflict=None if concurrency is None else concurrency.on_conflict,
         rate_key=None if rate is None else rate.key,
         rate_n=None if rate is None else rate.n,
-        rate_per=None if rate is None else _seconds(rate.per),
+        rate_per=None if rate is None else seconds_of(rate.per),
         fairness_key=spec.fairness_key,
     )
     return msgspec.structs.replace(rules, gate=hashlib.sha256(msgspec.json.encode(rules)).hexdigest()[:24])
@@ -347,7 +347,3 @@ class _Decision:
 
     def _key(self, run: Waiting) -> Key | None:
         return self._gates[run.gate].concurrency
-
-
-def _seconds(duration: float | str) -> float:
-    return parse_duration(duration) if isinstance(duration, str) else float(duration)

@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from scheduler.domain.durations import parse_duration
+from scheduler.domain.durations import seconds_of
 from scheduler.domain.loss import BUDGET, OnLost
 from scheduler.domain.run import RunState
 from scheduler.domain.task import Retry, RetryRule, RuleAction
@@ -144,9 +144,9 @@ def decide(
 
 def backoff(policy: Retry, failures: int, rng: random.Random) -> float:
     """Return the seconds to wait after one more failure than the `failures` before it."""
-    longest = _seconds(policy.max_interval)
+    longest = seconds_of(policy.max_interval)
     try:
-        interval = min(longest, _seconds(policy.initial_interval) * policy.backoff**failures)
+        interval = min(longest, seconds_of(policy.initial_interval) * policy.backoff**failures)
     except OverflowError:
         interval = longest
     return rng.uniform(0.0, interval)
@@ -187,8 +187,4 @@ def _matches(rule: RetryRule, end: AttemptEnd, reason: str) -> bool:
 
 
 def _too_long(policy: Retry, elapsed: float) -> bool:
-    return policy.max_elapsed is not None and elapsed > _seconds(policy.max_elapsed)
-
-
-def _seconds(duration: float | str) -> float:
-    return parse_duration(duration) if isinstance(duration, str) else duration
+    return policy.max_elapsed is not None and elapsed > seconds_of(policy.max_elapsed)

@@ -23,6 +23,7 @@ from scheduler.domain.sizes import parse_size
 from scheduler.domain.task import Limits
 from scheduler.worker import cgroups
 from scheduler.worker.hierarchies import Hierarchy
+from scheduler.worker.tree import bytes_of
 
 _PERIOD = 100_000
 _LEAST_QUOTA = 1000
@@ -92,12 +93,12 @@ class Cell:
 
     def holds(self, pid: int) -> bool:
         """Say whether a process is in it."""
-        return any(line.endswith(self._path) for line in _read(f"/proc/{pid}/cgroup").splitlines())
+        return any(line.endswith(self._path) for line in bytes_of(f"/proc/{pid}/cgroup").splitlines())
 
     @property
     def clean(self) -> bool:
         """Whether another command may use it."""
-        return not any(_read(f"{part.directory}/cgroup.procs") for part in self._parts) and self._charged() <= _DIRTY
+        return not any(bytes_of(f"{part.directory}/cgroup.procs") for part in self._parts) and self._charged() <= _DIRTY
 
     def remove(self) -> None:
         """Remove it, if it is empty; else it is left to the guard."""
@@ -114,14 +115,14 @@ class Cell:
         if self._memory is None:
             return 0
         file = "memory.events" if self._memory.version == 2 else "memory.oom_control"
-        words = _read(f"{self._memory.directory}/{file}").split()
+        words = bytes_of(f"{self._memory.directory}/{file}").split()
         return int(words[words.index(b"oom_kill") + 1]) if b"oom_kill" in words else 0
 
     def _charged(self) -> int:
         if self._memory is None:
             return 0
         file = "memory.current" if self._memory.version == 2 else "memory.usage_in_bytes"
-        return int(_read(f"{self._memory.directory}/{file}") or 0)
+        return int(bytes_of(f"{self._memory.directory}/{file}") or 0)
 
 
 class Cells:
@@ -215,11 +216,3 @@ def _set(path: str, value: str, *, optional: bool) -> None:
     except OSError as error:
         if not (optional and error.errno in {errno.ENOENT, errno.EOPNOTSUPP}):
             raise
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123  # hot
-            return file.read()
-    except OSError:
-        return b""

@@ -10,8 +10,8 @@ waits for one of four things:
 - a signal to stop: passed on to the worker, which drains.
 
 It needs no word from the worker to find the tasks: they descend from it, and are in its cgroup where it could make
-one. It imports the standard library only, and as
-little of that as possible, so that it is small and has nothing to go wrong.
+one. It imports nothing but the standard library and the few modules of ours that do likewise, and as little of both as
+possible, so that it is small and has nothing to go wrong.
 """
 
 from __future__ import annotations
@@ -180,22 +180,14 @@ class Guard:
             tree.kill_all(self._tasks)
 
     def _tasks(self) -> list[tree.Stat]:
-        processes = tree.all_processes()
-        pids = tree.descendants([os.getpid()], processes)
-        return [processes[pid] for pid in pids if pid != self._pid]
+        return [stat for stat in tree.own_descendants() if stat.pid != self._pid]
 
     def _empty_tree(self) -> None:
         """Kill and reap all that descends from us, until nothing does."""
-        me = os.getpid()
-
-        def living() -> list[tree.Stat]:
-            processes = tree.all_processes()
-            return [processes[pid] for pid in tree.descendants([me], processes)]
-
         while True:
             if self._cgroups is not None:
                 self._cgroups.kill()
-            tree.kill_all(living)
+            tree.kill_all(tree.own_descendants)
             try:
                 os.waitpid(-1, 0)  # what is killed becomes our child, at the latest when its parent dies
             except ChildProcessError:

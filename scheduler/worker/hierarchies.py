@@ -1,6 +1,8 @@
-"""The cgroup hierarchies of this machine that concern us. Imports the standard library only: the guard uses it."""
+"""The cgroup hierarchies of this machine that concern us. Imports next to nothing: the guard uses it."""
 
 from __future__ import annotations
+
+from scheduler.worker.tree import bytes_of
 
 _WANTED = ("memory", "pids", "cpu")
 
@@ -54,8 +56,4 @@ def _below(mount: str, root: str, path: str) -> str | None:
 
 def text_of(path: str) -> str:
     """Return what a file says, nothing if it cannot be read."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            return file.read().decode("utf-8", "surrogateescape")
-    except OSError:
-        return ""
+    return bytes_of(path).decode("utf-8", "surrogateescape")

@@ -116,15 +116,10 @@ def _end(why: str, cells: Cells, processes: Processes) -> None:
     _log.error("this worker ends with all its commands", why=why)
     cells.end_worker()
     processes.kill_everything()
-    while _left():
-        tree.kill_all(_left)
+    while tree.own_descendants():
+        tree.kill_all(tree.own_descendants)
         _reap_children()
     os._exit(70)
-
-
-def _left() -> list[tree.Stat]:
-    processes = tree.all_processes()
-    return [processes[pid] for pid in tree.descendants([os.getpid()], processes)]
 
 
 def _reap_children() -> None:

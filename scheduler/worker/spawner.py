@@ -203,11 +203,6 @@ class Server:
             descriptors = []
 
 
-def _descendants() -> list[tree.Stat]:
-    processes = tree.all_processes()
-    return [processes[pid] for pid in tree.descendants([os.getpid()], processes)]
-
-
 def main(directory: str) -> int:
     """Serve the worker that has started this process; return the exit code."""
     call_ourselves("dts-spawner")
@@ -238,7 +233,7 @@ def main(directory: str) -> int:
     thread.start()
     thread.join()
     if linux.SUPPORTED:  # the guard does it too, unless somebody has killed it together with the worker
-        tree.kill_all(_descendants)
+        tree.kill_all(tree.own_descendants)
     if failures:
         raise failures[0]
     return 0

@@ -33,7 +33,8 @@ class Stat:
         return self.state in "ZX"
 
 
-def _read(path: str) -> bytes:
+def bytes_of(path: str) -> bytes:
+    """Return what a file holds, nothing if it cannot be read."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123  # the guard does without pathlib: it is a third of its memory
             return file.read()
@@ -43,7 +44,7 @@ def _read(path: str) -> bytes:
 
 def read_stat(pid: int) -> Stat | None:
     """Return the process's stat, None once it is gone."""
-    text = _read(f"/proc/{pid}/stat")
+    text = bytes_of(f"/proc/{pid}/stat")
     return Stat(pid, text[text.rindex(b")") + 2 :].split()) if text else None  # the name before it may hold anything
 
 
@@ -67,10 +68,16 @@ def descendants(roots: Iterable[int], processes: Mapping[int, Stat]) -> list[int
     return list(found)
 
 
+def own_descendants() -> list[Stat]:
+    """Return everything below this process."""
+    processes = all_processes()
+    return [processes[pid] for pid in descendants([os.getpid()], processes)]
+
+
 def environment_value(pid: int, name: str) -> str | None:
     """Return a variable of the environment that the process was started with, if that can be read."""
     prefix = name.encode() + b"="
-    for item in _read(f"/proc/{pid}/environ").split(b"\0"):
+    for item in bytes_of(f"/proc/{pid}/environ").split(b"\0"):
         if item.startswith(prefix):
             return item[len(prefix) :].decode("utf-8", "replace")
     return None

@@ -64,7 +64,7 @@ WHERE s.sealed_at < dts_now() - make_interval(secs => $1)
 INSERT INTO audit_prunings (up_to, pruned_at) VALUES ($1, dts_now())
 
 -- name: allow_pruning
--- until the transaction ends, for whoever owns the log
+-- keeps pruning allowed until the transaction ends, for whoever owns the log
 SELECT set_config('dts.prune_audit', 'on', true)
 
 -- name: prune_audit

@@ -11,7 +11,8 @@ WITH clock AS MATERIALIZED (
 INSERT INTO worker_leases (worker_id, renewed_at) SELECT worker.id, clock.at FROM worker, clock
 
 -- name: renew_lease
--- renews the lease of a live or draining worker, and reads how what it holds (fences `$3`) differs from what is its own
+-- held → held: renews the lease of a live or draining worker, and reads how what it holds (fences `$3`) differs from what is
+-- its own
 WITH renewed AS (
   UPDATE worker_leases l
   SET renewal = l.renewal + 1, running = $2, renewed_at = dts_now()

@@ -81,7 +81,7 @@ WITH term AS MATERIALIZED (
 SELECT EXISTS (SELECT FROM term) AS led, ARRAY(SELECT id FROM decided) AS tasks
 
 -- name: lock_yielding_runs
--- locks runs that are to give way, and reads which: those that somebody else holds are waited for by nobody
+-- keeps runs that are to give way as they are, and reads which: those that somebody else holds are waited for by nobody
 SELECT id FROM runs WHERE id = ANY($1::uuid[]) FOR NO KEY UPDATE SKIP LOCKED
 
 -- name: planned_upstreams

@@ -20,21 +20,8 @@ import anyio.abc
 import anyio.lowlevel
 import msgspec
 
-from scheduler.health import Component, Health
+from scheduler.health import Health
 from scheduler.telemetry import get_logger
-
-__all__ = [
-    "Backoff",
-    "Component",
-    "Health",
-    "Service",
-    "Step",
-    "Unavailable",
-    "Wake",
-    "run_loop",
-    "sleep",
-    "until_available",
-]
 
 _T = TypeVar("_T")
 

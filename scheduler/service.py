@@ -1,10 +1,10 @@
 """How a role lives: supervised task groups, the one loop, and a graceful drain.
 
-Every background task of every role is started by a `Service` and bears a name. Everything periodic is a step
-function that `run_loop` calls: it returns when it wants to be called again, and may be woken earlier. A step
-that fails is logged, counted, shown in `Health` and called again after a capped, fully jittered delay; it
-never ends its role. Services nest: the inner one is drained and ends before the outer one's tasks are
-cancelled.
+What a role does in the background for as long as it lives is started by a `Service` and bears a name; what lives
+within one call, in a group of that call, bears one too. Everything periodic is a step function that `run_loop` calls:
+it returns when it wants to be called again, and may be woken earlier. A step that fails is logged, counted, shown in
+`Health` and called again after a capped, fully jittered delay; it never ends its role. Services nest: the inner one is
+drained and ends before the outer one's tasks are cancelled.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Unavailable(Exception):
 
 
 async def sleep(seconds: float) -> None:
-    """Wait, for backoffs. The only sleep of the project."""
+    """Wait between two attempts or looks, never for something that could be awaited."""
     await anyio.sleep(seconds)
 
 

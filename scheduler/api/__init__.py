@@ -1,8 +1,7 @@
 """The api role: HTTP in, committed work out.
 
-`app` takes a request to its handler by the table in `routes`; the handlers of `submit`, `tasks`, `edits`, `triggers`,
-`runs`, `logs`, `dead_letters`, `fleet` and `probes` use the stores; `offers` tells Redis afterwards. `role` puts it
-together.
+`app` takes a request to its handler by the table in `routes`, which names every module of handlers; these use the
+stores, and `offers` tells Redis afterwards. `role` puts it together.
 """
 
 from scheduler.api.listening import NotLoopback

@@ -81,7 +81,7 @@ class AsyncClient(Methods):
             await anyio.sleep(follower.cut_off(why, random.random()))  # noqa: S311 - jitter
 
     async def run_operation(self, operation: Operation[T]) -> T:
-        """Run any operation of `scheduler.client.tasks`, `.runs` or `.fleet` to its end."""
+        """Run an operation, such as those that `scheduler.client.methods` names, to its end."""
         exchange = with_retries(operation, self._retries, random.random)
         try:
             step = next(exchange)
@@ -94,7 +94,7 @@ class AsyncClient(Methods):
             exchange.close()
 
     async def walk(self, listing: Listing[T]) -> AsyncIterator[T]:
-        """Yield the items of all pages of a listing of these modules."""
+        """Yield the items of all pages of a listing."""
         while not listing.finished:
             for item in await self.run_operation(listing.next_page()):
                 yield item

@@ -78,7 +78,7 @@ class Client(Methods):
             time.sleep(follower.cut_off(why, random.random()))  # noqa: S311 - jitter
 
     def run_operation(self, operation: Operation[T]) -> T:
-        """Run any operation of `scheduler.client.tasks`, `.runs` or `.fleet` to its end."""
+        """Run an operation, such as those that `scheduler.client.methods` names, to its end."""
         exchange = with_retries(operation, self._retries, random.random)
         try:
             step = next(exchange)
@@ -91,7 +91,7 @@ class Client(Methods):
             exchange.close()
 
     def walk(self, listing: Listing[T]) -> Iterator[T]:
-        """Yield the items of all pages of a listing of these modules."""
+        """Yield the items of all pages of a listing."""
         while not listing.finished:
             yield from self.run_operation(listing.next_page())
 

@@ -1,10 +1,10 @@
 """Runs and their states.
 
-    pending → queued → running → completed | failed | cancelled | skipped | dead_letter
+    pending → queued → running → completed | failed | cancelled | dead_letter
        ↑________________|   a failed, lost or requeued attempt with budget left goes back, with a later run_at
 
-`TRANSITIONS` is the whole machine; the statements in `scheduler/store/sql` are its only writers, each headed by the
-transitions it makes.
+`TRANSITIONS` is the whole machine, with the runs that end before they begin; the statements in `scheduler/store/sql`
+are its only writers, each headed by the transitions it makes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The connection pool, and what "the database is away" means.
 
-Connections carry no session state of ours, so returning one to the pool costs no round trip. Every statement we run is
+Nobody leaves a session changed, so returning a connection to the pool costs no round trip. Every statement we run is
 meant for an index and a nested loop, with batches as its outer side; the planner is told so, because a plan made while
 a table was empty (a sequential scan, a hash join over all history) would otherwise be kept while the table grows.
 """
@@ -63,7 +63,7 @@ def _is_away(error: BaseException) -> bool:
 
 class _Connection(asyncpg.Connection):
     def get_reset_query(self) -> str:
-        """Return nothing: no statement of ours changes a session."""
+        """Return nothing: whoever changes a session, as migrations do, changes it back."""
         return ""
 
 

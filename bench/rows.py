@@ -84,18 +84,18 @@ async def add_waiting(database: Any, count: int, *, queue: str = "default") -> N
     await _add(database, _WAITING, count, queue)
 
 
-async def add_finished(database: Any, count: int, *, queue: str = "default") -> None:
+async def add_finished(database: Any, count: int) -> None:
     """Add tasks with a completed run and its attempt each."""
-    await _add(database, _FINISHED, count, queue)
+    await _add(database, _FINISHED, count, "default")
 
 
-async def add_churned(database: Any, count: int, *, queue: str = "default") -> None:
+async def add_churned(database: Any, count: int) -> None:
     """Add tasks whose runs have gone through all their states, each of which is left dead in its index."""
     for start in range(0, count, _CHUNK):
         async with database.transaction():  # nobody else sees a state on the way
-            await database.execute(_WAITING, min(_CHUNK, count - start), queue, timeout=600)
+            await database.execute(_WAITING, min(_CHUNK, count - start), "default", timeout=600)
             for change in _LIFE:
-                await database.execute(f"UPDATE runs SET version = version + 1, {change}", queue, timeout=600)
+                await database.execute(f"UPDATE runs SET version = version + 1, {change}", "default", timeout=600)
 
 
 async def settle(database: Any) -> None:

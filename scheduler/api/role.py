@@ -5,7 +5,6 @@ bind → wait for the schema → group commit, offers, admission → serve until
 
 from __future__ import annotations
 
-import socket
 from functools import partial
 from typing import Final
 
@@ -32,7 +31,7 @@ _CLOCK_READ_AGAIN: Final = 60.0  # seconds
 _log = get_logger("api")
 
 
-async def serve(  # noqa: PLR0913 - a composition root takes what it composes
+async def serve(
     *,
     database: Database,
     broker: Broker,
@@ -40,20 +39,17 @@ async def serve(  # noqa: PLR0913 - a composition root takes what it composes
     health: Health,
     stop: anyio.Event,
     settings: ApiSettings,
-    metrics: Metrics | None = None,
-    listener: socket.socket | None = None,
     task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer HTTP until `stop` is set. `task_status.started(port)` is called once connections are accepted.
 
-    `listener` is a socket bound by the caller (a supervisor's, for example). The database and the broker stay the
-    caller's, who also runs `broker.run`. Raises NotLoopback, or OSError if the address is taken or the
-    certificate cannot be used, before anything is started.
+    The database and the broker stay the caller's, who also runs `broker.run`. Raises NotLoopback, or OSError if the
+    address is taken or the certificate cannot be used, before anything is started.
     """
     certificate = None if settings.tls is None else Certificate(settings.tls.certificate, settings.tls.key, health)
-    listener = listener or bind(settings.host, settings.port, development=settings.development)
+    listener = bind(settings.host, settings.port, development=settings.development)
     port: int = listener.getsockname()[1]
-    context = Context.over(database, broker, clock, health, settings, stopping=stop, metrics=metrics or Metrics())
+    context = Context.over(database, broker, clock, health, settings, stopping=stop, metrics=Metrics())
     app = App(context)
     async with Service("api", health=health) as service:
         # It goes on while the others drain: it is what ends their statements that nobody answers.

@@ -21,6 +21,7 @@ from scheduler.telemetry import get_logger
 _PAGE: Final = 1000
 _LONG_PAGE: Final = 5000  # of a read that costs next to nothing
 _STALE_PAGE: Final = 500  # of what is pushed again and again while much is queued, nearly always in vain
+_LATE_PAGE: Final = 500  # of what ends with all that waits for it
 _IDLE_DELIVERY: Final = 10.0  # seconds after which an offer that was delivered and not settled is taken back
 _TIDY_EVERY: Final = 60.0  # seconds
 
@@ -114,7 +115,7 @@ class Reconciler:
             _log.info("withdrew runs of paused queues", runs=withdrawn)
 
     async def _give_up_late(self) -> None:
-        late, settled = await self._reconcile.give_up_late(self._epoch)
+        late, settled = await self._reconcile.give_up_late(self._epoch, limit=_LATE_PAGE)
         self._follow(settled)
         if late:
             _log.info("gave up runs that should have started", runs=late)

@@ -19,6 +19,8 @@ NEWEST: Final = 10_000
 """How much of the history a check looks at: its newest rows, of each kind."""
 GRACE: Final = 60.0
 """Seconds that the system may take to mend what a fault has left."""
+SHOWN: Final = 10
+"""How many violations of one invariant are reported."""
 _TIMEOUT: Final = 20.0
 _LARGEST_OUTPUTS: Final = 512 * 1024  # bytes; 256 KiB as the task wrote them, before JSON is laid out as text
 _LARGEST_TAIL: Final = 16 * 1024
@@ -46,7 +48,7 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What one check has found: nothing, if all is well. Not more than the number asked for."""
+    """What one check has found: nothing, if all is well. Not more than `SHOWN` violations."""
 
     promise: int
     name: str
@@ -90,11 +92,10 @@ INVARIANTS: Final = (
 )  # fmt: skip
 
 
-async def check(database: Database, *, newest: int = NEWEST, grace: float = GRACE, shown: int = 10) -> list[Finding]:
+async def check(database: Database, *, newest: int = NEWEST) -> list[Finding]:
     """Check everything in one snapshot; nothing is changed. Raises StoreUnavailable when the database is away.
 
-    `newest`: how many rows of history are looked at; `grace`: seconds that mending may take; `shown`: how many
-    violations of one invariant are reported.
+    `newest`: how many rows of history are looked at.
     """
     async with _snapshot(database) as executor:
         return [
@@ -104,7 +105,7 @@ async def check(database: Database, *, newest: int = NEWEST, grace: float = GRAC
                 invariant.says,
                 [
                     Violation(row["subject"], row["detail"])
-                    for row in await executor.fetch(invariant.statement, newest, grace, shown, *invariant.parameters)
+                    for row in await executor.fetch(invariant.statement, newest, GRACE, SHOWN, *invariant.parameters)
                 ],
             )
             for invariant in INVARIANTS

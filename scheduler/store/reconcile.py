@@ -83,12 +83,12 @@ class Reconcile:
         more = (runs[-1].run_at, runs[-1].run_id) if len(runs) == limit else None
         return QueuedPage(runs, more)
 
-    async def withdraw_paused(self, epoch: int, *, limit: int = 1000) -> int:
+    async def withdraw_paused(self, epoch: int, *, limit: int) -> int:
         """Put queued runs of paused queues back to pending; return how many."""
         async with fenced(self._database, epoch) as executor:
             return len(await executor.fetch("withdraw_paused", limit))
 
-    async def settle_missed(self, epoch: int, *, after: UUID | None, limit: int = 1000) -> Page:
+    async def settle_missed(self, epoch: int, *, after: UUID | None, limit: int) -> Page:
         """Settle the edges whose upstream ended unseen: the leader died between writing them and looking again."""
         rows = await self._database.fetch("waiting_upstreams", after or NIL, limit)
         ended = sorted({row["id"] for row in rows if row["ended"]})
@@ -98,7 +98,7 @@ class Reconcile:
                 settled = await settle_onward(executor, await executor.fetch("settle", ended, []), ())
         return Page(len(ended), _next(rows, limit), settled)
 
-    async def recount(self, epoch: int, *, after: UUID | None, limit: int = 1000) -> Page:
+    async def recount(self, epoch: int, *, after: UUID | None, limit: int) -> Page:
         """Correct blocked runs whose `unmet` is not the number of their waiting edges."""
         rows = await self._database.fetch("blocked_runs", after or NIL, limit)
         wrong = [row for row in rows if row["wrong"]]
@@ -109,19 +109,19 @@ class Reconcile:
                 settled = await settle_onward(executor, moved, ())
         return Page(len(wrong), _next(rows, limit), settled)
 
-    async def give_up_late(self, epoch: int, *, limit: int = 500) -> tuple[int, Settled]:
+    async def give_up_late(self, epoch: int, *, limit: int) -> tuple[int, Settled]:
         """Fail runs past their `start_before`; return how many, and what that did to their dependents."""
         async with fenced(self._database, epoch) as executor:
             rows = await executor.fetch("give_up_late", limit)
             settled = await settle_onward(executor, rows, ())
         return sum(row["kind"] == "ended" for row in rows), settled
 
-    async def judge_held_letters(self, epoch: int, *, limit: int = 1000) -> int:
+    async def judge_held_letters(self, epoch: int, *, limit: int) -> int:
         """Decide about dead letters whose runs wait for canaries no more; return how many are open again."""
         async with fenced(self._database, epoch) as executor:
             return sum(row["in_vain"] for row in await executor.fetch("judge_held_letters", limit))
 
-    async def clear_deleted_namespaces(self, epoch: int, *, limit: int = 1000) -> int:
+    async def clear_deleted_namespaces(self, epoch: int, *, limit: int) -> int:
         """Delete and cancel what got into namespaces while they were deleted; return how many tasks and runs ended.
 
         A request is let in before its body has come, and by a process that may hear of the deletion a little later.
@@ -139,7 +139,7 @@ class Reconcile:
             cleared += len(tasks) + sum(row["kind"] == "cancelled" for row in rows)
         return cleared
 
-    async def forget_answers(self, epoch: int, *, limit: int = 1000) -> int:
+    async def forget_answers(self, epoch: int, *, limit: int) -> int:
         """Delete up to `limit` keys of requests that have expired; return how many."""
         async with fenced(self._database, epoch) as executor:
             return len(await executor.fetch("forget_answers", limit))

@@ -242,7 +242,7 @@ class Schedules:
         return await self._bind(epoch, await self._database.fetch("fire_edges_of_tasks", list(tasks)))
 
     async def bind_page(
-        self, epoch: int, *, after: tuple[UUID, datetime] | None, limit: int = 1000
+        self, epoch: int, *, after: tuple[UUID, datetime] | None, limit: int
     ) -> tuple[Settled, tuple[UUID, datetime] | None]:
         """Do the same for a page of all such edges; also return where the next page begins, None at the end."""
         rows = await self._database.fetch("fire_edges_page", *(after or (NIL_UUID, _BEGINNING)), limit)

@@ -55,16 +55,16 @@ async def test_the_others_run_once_every_canary_has_completed(
     assert [blocker["code"] for blocker in blockers if blocker["code"].startswith("dep")] != []
     mender, epoch = Reconcile(database), await lead(database)
     await worker.end(await worker.claim(runs[0]))
-    assert await mender.judge_held_letters(epoch) == 0
+    assert await mender.judge_held_letters(epoch, limit=100) == 0
     assert (await api.get(f"/api/runs/{runs[2]}/explain")).json["blockers"] != []
     await worker.end(await worker.claim(runs[1]))
     assert {await state_of(api, run) for run in runs[2:]} <= {"pending", "queued"}
     await worker.end(await worker.claim(runs[2]))
-    assert await mender.judge_held_letters(epoch) == 0
+    assert await mender.judge_held_letters(epoch, limit=100) == 0
     assert await open_letters(api) == set()
     # What dies again after the canaries is a new letter, not the old one, and one run never waits for itself.
     await worker.end(await worker.claim(runs[3]), "dead_letter", reason="exit:2")
-    assert await mender.judge_held_letters(epoch) == 0
+    assert await mender.judge_held_letters(epoch, limit=100) == 0
     assert await open_letters(api) == {runs[3]}
     assert await in_order(database)
     async with database.session() as connection:
@@ -86,8 +86,8 @@ async def test_letters_open_again_when_a_canary_does_not_complete(
         assert (await api.post(f"/api/runs/{runs[0]}/cancel")).status == 200
     assert [await state_of(api, run) for run in runs[1:]] == ["skipped", "skipped"]
     mender, epoch = Reconcile(database), await lead(database)
-    assert await mender.judge_held_letters(epoch) == 2
-    assert await mender.judge_held_letters(epoch) == 0
+    assert await mender.judge_held_letters(epoch, limit=100) == 2
+    assert await mender.judge_held_letters(epoch, limit=100) == 0
     assert await open_letters(api) == {*runs[1:], *([runs[0]] if end == "dies" else [])}
     assert await in_order(database)
     # Open again is open: they can be replayed once more.
@@ -105,8 +105,8 @@ async def test_a_run_that_was_too_late_behind_its_canary_is_an_open_letter(
     async with database.session() as connection:
         await connection.execute("UPDATE runs SET start_before = now() WHERE id = $1", UUID(runs[1]))
     mender, epoch = Reconcile(database), await lead(database)
-    await mender.give_up_late(epoch)
-    assert await mender.judge_held_letters(epoch) == 1
+    await mender.give_up_late(epoch, limit=100)
+    assert await mender.judge_held_letters(epoch, limit=100) == 1
     assert await open_letters(api) == {runs[1]}
     assert await in_order(database)
 
@@ -118,7 +118,7 @@ async def test_retrying_a_skipped_run_before_the_leader_looks_leaves_no_letter(
     await replay(api, runs, canary=1)
     await api.post(f"/api/runs/{runs[0]}/cancel")
     assert (await api.post(f"/api/runs/{runs[1]}/retry")).status == 200
-    assert await Reconcile(database).judge_held_letters(await lead(database)) == 0
+    assert await Reconcile(database).judge_held_letters(await lead(database), limit=100) == 0
     assert await open_letters(api) == set()
 
 

@@ -105,7 +105,6 @@ class Claim(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     scheduled_for: datetime | None
     started_at: datetime
     first_started_at: datetime
-    task_version: int
     traceparent: str | None
     has_checkpoint: bool
     spec: bytes

@@ -192,7 +192,6 @@ def _claim_from(row: Any) -> Claim:
         scheduled_for=row["scheduled_for"],
         started_at=row["started_at"],
         first_started_at=row["first_started_at"],
-        task_version=row["task_version"],
         traceparent=row["traceparent"],
         has_checkpoint=row["has_checkpoint"],
         spec=row["spec"],

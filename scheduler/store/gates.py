@@ -16,7 +16,7 @@ import msgspec
 from scheduler.domain.gates import Contender, Gate, Head, Key, Rate, Standing, Verdicts, Waiting, Window
 from scheduler.domain.run import Queued
 from scheduler.store.database import Database, Executor
-from scheduler.store.execution import Settled, queued_from, settle_onward
+from scheduler.store.execution import queued_from, settle_onward
 from scheduler.store.terms import fenced
 
 _REASON = "concurrency"
@@ -34,7 +34,6 @@ class Admission(msgspec.Struct, frozen=True):
 
     queued: list[Queued]
     requested: list[tuple[UUID, UUID]]
-    settled: Settled
     moved: bool
 
 
@@ -90,9 +89,9 @@ class Gates:
             rows = (
                 await executor.fetch("admit", sorted(run.id for run in verdicts.admitted)) if verdicts.admitted else []
             )
-            requested, settled, ended = await _give_way(executor, gates, verdicts)
+            requested, ended = await _give_way(executor, gates, verdicts)
         queued = [queued_from(row) for row in rows if row["run_id"] not in ended]
-        return Admission(queued, requested, settled, bool(rows or ended))
+        return Admission(queued, requested, bool(rows or ended))
 
 
 async def ensure_gates(executor: Executor, gates: Iterable[Gate]) -> None:
@@ -154,8 +153,8 @@ async def _candidates(executor: Executor, contenders: Sequence[Contender]) -> li
 
 async def _give_way(
     executor: Executor, gates: dict[str, Gate], verdicts: Verdicts
-) -> tuple[list[tuple[UUID, UUID]], Settled, set[UUID]]:
-    """Cancel what has to give way; return workers to tell, dependents that moved, and the runs that ended."""
+) -> tuple[list[tuple[UUID, UUID]], set[UUID]]:
+    """Cancel what has to give way, and settle what depends on it; return workers to tell, and the runs that ended."""
     losers: dict[str, set[UUID]] = {}
     for run in verdicts.cancelled:
         losers.setdefault(gates[run.gate].namespace, set()).add(run.id)
@@ -166,7 +165,8 @@ async def _give_way(
         rows += await executor.fetch("cancel_runs", sorted(losers[namespace]), namespace, [], _REASON, None)
     requested = [(row["run_id"], row["worker_id"]) for row in rows if row["kind"] == "requested"]
     ended = {row["run_id"] for row in rows if row["kind"] == "cancelled"}
-    return requested, await settle_onward(executor, rows, ()), ended
+    await settle_onward(executor, rows, ())
+    return requested, ended
 
 
 def _distinct(keys: Iterable[Any]) -> list[Any]:

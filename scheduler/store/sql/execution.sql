@@ -90,7 +90,7 @@ WHERE r.id = offer.run_id AND r.state = offer.state AND r.dispatch_seq = offer.s
 -- fragment: claimed
 -- what a worker must know of the run `r` that it executes
 RETURNING r.id, r.task_id, r.namespace, r.fence, r.attempt, r.failures, r.losses, r.suspect, r.scheduled_for,
-          r.started_at, r.first_started_at, r.task_version, r.traceparent, task.spec,
+          r.started_at, r.first_started_at, r.traceparent, task.spec,
           EXISTS (SELECT FROM checkpoints WHERE checkpoints.run_id = r.id) AS has_checkpoint
 
 -- name: finish

@@ -11,7 +11,7 @@ from scheduler.domain.clock import SystemClock
 from scheduler.store.database import Database
 from scheduler.store.terms import Terms
 from tests.support.recurring import QUICK, Scheduler, add, minute, recurring, scheduler
-from tests.support.rows import IDS, add_worker
+from tests.support.rows import IDS, add_worker, count
 from tests.support.servers import ServerHandle
 from tests.support.waiting import until
 
@@ -155,11 +155,6 @@ def thaw_all(postmaster: int) -> None:
 
     for process in [*psutil.Process(postmaster).children(recursive=True), psutil.Process(postmaster)]:
         process.resume()
-
-
-async def count(database: Database, table: str) -> int:
-    async with database.session() as connection:
-        return await connection.fetchval(f"SELECT count(*) FROM {table}")
 
 
 async def fires(database: Database) -> bool:

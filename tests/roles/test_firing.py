@@ -29,12 +29,6 @@ HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 
-@pytest.fixture
-async def broker(redis_url: str) -> AsyncIterator[Broker]:
-    async with Broker.connect(redis_url, installation="test", name="test", clock=SystemClock()) as connected:
-        yield connected
-
-
 class Leader:
     """A leader whose steps are taken by hand."""
 

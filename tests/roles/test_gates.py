@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,6 @@ from scheduler.broker import Broker
 from scheduler.control import gatekeep
 from scheduler.control.gatekeep import Gatekeeper
 from scheduler.control.promote import Promoter
-from scheduler.domain.clock import SystemClock
 from scheduler.domain.gates import FAIR_WINDOW
 from scheduler.domain.run import Claim
 from scheduler.domain.task import Concurrency, RateLimit
@@ -26,12 +25,6 @@ from tests.support.rows import Bench, after, bench, new_task, outcome
 from tests.support.waiting import until
 
 KEY = ("default", "k")
-
-
-@pytest.fixture
-async def broker(redis_url: str) -> AsyncIterator[Broker]:
-    async with Broker.connect(redis_url, installation="test", name="test", clock=SystemClock()) as connected:
-        yield connected
 
 
 @pytest.fixture

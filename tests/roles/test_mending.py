@@ -37,15 +37,9 @@ from tests.broker.support import offer
 from tests.support.failpoints import held
 from tests.support.lanes import lane_state
 from tests.support.recurring import lead, leading, minute, recurring, scheduler
-from tests.support.rows import QUICK_LEASE, add_worker, after, bench, new_task, outcome, run_row
+from tests.support.rows import IDS, QUICK_LEASE, add_worker, after, bench, new_task, outcome, run_row
 from tests.support.servers import ServerHandle
 from tests.support.waiting import until
-
-
-@pytest.fixture
-async def broker(redis_url: str) -> AsyncIterator[Broker]:
-    async with Broker.connect(redis_url, installation="test", name="test", clock=SystemClock()) as connected:
-        yield connected
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from pathlib import Path
 from scheduler.broker import Broker
 from scheduler.domain.task import TaskSpec, encode_spec
 from scheduler.store.intake import NewTask
-from tests.roles.test_worker_role import broker, first_line, shared, works  # noqa: F401
+from tests.roles.test_worker_role import shared, works  # noqa: F401
 from tests.roles.worker_role_support import Works
+from tests.roles.worker_support import first_line
 from tests.support import until
 from tests.support.lanes import lane_state
 from tests.support.rows import IDS

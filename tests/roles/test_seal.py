@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import suppress
-
-import pytest
 
 from scheduler.broker import Broker
 from scheduler.control.seal import Sealer
 from scheduler.domain.audit import Seal
-from scheduler.domain.clock import SystemClock
 from scheduler.store.audit import Audit, Entry, Mark, write_audit
 from scheduler.store.database import Database, StoreUnavailable
 from tests.support.recurring import lead, leading
@@ -30,12 +26,6 @@ class LosesAnAnswer(Audit):
             self.lost = True
             raise StoreUnavailable("the connection broke before the answer")
         return seal
-
-
-@pytest.fixture
-async def broker(redis_url: str) -> AsyncIterator[Broker]:
-    async with Broker.connect(redis_url, installation="i", name="test", clock=SystemClock()) as broker:
-        yield broker
 
 
 async def test_a_seal_whose_answer_was_lost_is_not_made_again(database: Database, broker: Broker) -> None:

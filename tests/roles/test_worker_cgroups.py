@@ -14,8 +14,8 @@ from scheduler.worker import cgroups, linux
 from scheduler.worker.hierarchies import Hierarchy, own_hierarchies
 from tests.roles.test_worker_guard import Guarded, start  # noqa: F401
 from tests.roles.test_worker_process import guard, running_guard, worker_of, works_with  # noqa: F401
-from tests.roles.test_worker_role import first_line, programs_loaded, shared  # noqa: F401
-from tests.roles.worker_support import alive
+from tests.roles.test_worker_role import programs_loaded, shared  # noqa: F401
+from tests.roles.worker_support import alive, first_line
 from tests.support import until, until_sync
 from tests.support.rows import run_row
 from tests.system.hostile.support import bomb, living
@@ -41,10 +41,6 @@ def left_of(process: subprocess.Popen[bytes]) -> list[Path]:
     """Return the cgroups that a guard has made."""
     own = own_hierarchies()
     return [p for h in own for p in Path(h.directory).glob(f"dts-*-{process.pid}-*")]
-
-
-def cgroup_names(pid: int) -> str:
-    return Path(f"/proc/{pid}/cgroup").read_text()
 
 
 EATER = "import sys\nfor n in range(400): x = bytearray(1 << 20) if n == 0 else x + bytearray(b'x' * (1 << 20))"

@@ -14,9 +14,9 @@ from scheduler.failpoints import Point
 from scheduler.store import migrate
 from scheduler.store.database import Database
 from tests.broker.support import connected
-from tests.roles.test_worker_role import first_line, shared  # noqa: F401
+from tests.roles.test_worker_role import shared  # noqa: F401
 from tests.roles.worker_role_support import Works, worker
-from tests.roles.worker_support import alive
+from tests.roles.worker_support import alive, first_line
 from tests.support import ServerHandle, until
 from tests.support.failpoints import held
 from tests.support.rows import run_row

@@ -21,9 +21,9 @@ from scheduler.service import Service
 from scheduler.store.database import Database
 from scheduler.store.intake import Intake
 from scheduler.worker import linux, tree
-from tests.roles.test_worker_role import first_line, shared  # noqa: F401
+from tests.roles.test_worker_role import shared  # noqa: F401
 from tests.roles.worker_role_support import Works
-from tests.roles.worker_support import alive
+from tests.roles.worker_support import alive, first_line
 from tests.support import until
 
 pytestmark = pytest.mark.skipif(not linux.SUPPORTED, reason="needs pidfds and subreapers")

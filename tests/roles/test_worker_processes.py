@@ -18,7 +18,7 @@ from scheduler.worker.machine import keep_descriptors_private
 from scheduler.worker.orphans import Orphans
 from scheduler.worker.spawn import SpawnError
 from scheduler.worker.spawners import LeaseLost
-from tests.roles.worker_support import Runner, alive, open_files, printed, python, runner
+from tests.roles.worker_support import Runner, alive, first_line, open_files, printed, python, runner
 from tests.support import until, until_sync
 
 pytestmark = pytest.mark.skipif(not linux.SUPPORTED, reason="needs pidfds and subreapers")
@@ -35,10 +35,6 @@ async def run() -> AsyncIterator[Runner]:
 
 def own_status(field: str) -> list[str]:
     return Path("/proc/self/status").read_text().split(f"{field}:")[1].splitlines()[0].split()
-
-
-async def first_line(path: Path) -> str:
-    return await until(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text().strip())
 
 
 async def test_exit_codes_signals_and_output_are_reported(run: Runner) -> None:

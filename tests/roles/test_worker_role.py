@@ -26,17 +26,11 @@ from scheduler.worker.page import LeasePage
 from scheduler.worker.settings import WorkerSettings
 from tests.broker.support import connected
 from tests.roles.worker_role_support import Works, worker
-from tests.roles.worker_support import alive
+from tests.roles.worker_support import alive, first_line
 from tests.support import until
 from tests.support.failpoints import failing
 from tests.support.lanes import lane_state
 from tests.support.rows import run_row
-
-
-@pytest.fixture
-async def broker(redis_url: str) -> AsyncIterator[Broker]:
-    async with connected(redis_url) as broker:
-        yield broker
 
 
 @pytest.fixture
@@ -53,10 +47,6 @@ def shared(tmp_path: Path) -> Path:
             break
         path.chmod(0o777)
     return tmp_path
-
-
-async def first_line(path: Path) -> str:
-    return await until(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text().strip())
 
 
 async def test_a_run_completes_with_its_output_and_outputs(works: Works) -> None:

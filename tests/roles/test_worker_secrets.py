@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -16,18 +15,11 @@ from scheduler.store.database import Database
 from scheduler.store.envelope import MasterKeys
 from scheduler.store.secrets import Secrets
 from scheduler.worker.results import InvalidOutputs, parse_outputs
-from tests.broker.support import connected
 from tests.roles.worker_role_support import worker
 
 KEYS = MasterKeys(base64.b64encode(os.urandom(32)).decode())
 VALUE = "correct horse battery staple"
 ENV = {"PASSWORD": SecretRef(secret="password")}
-
-
-@pytest.fixture
-async def broker(redis_url: str) -> AsyncIterator[Broker]:
-    async with connected(redis_url) as broker:
-        yield broker
 
 
 @pytest.fixture

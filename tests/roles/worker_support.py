@@ -20,6 +20,7 @@ from scheduler.worker.launch import Launch
 from scheduler.worker.page import LeasePage
 from scheduler.worker.processes import Process, Processes
 from scheduler.worker.spawn import DEFAULT_PATH
+from tests.support import until
 
 MIB = 1024 * 1024
 
@@ -30,6 +31,11 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+async def first_line(path: Path) -> str:
+    """Wait for what a command writes, with its newline; return it."""
+    return await until(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text().strip())
 
 
 def open_files(pid: int | None = None) -> Counter[str]:

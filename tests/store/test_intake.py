@@ -17,7 +17,7 @@ from scheduler.store.intake import Created, Held, NewTask
 from scheduler.store.runs import Runs
 from tests.support.failpoints import failing, held
 from tests.support.locks import waiting_for_locks
-from tests.support.rows import IDS, after, bench, new_task, outcome, run_row
+from tests.support.rows import IDS, after, bench, count, new_task, outcome, run_row
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -26,11 +26,6 @@ pytestmark = pytest.mark.anyio
 def recurring(name: str) -> NewTask:
     spec = TaskSpec(name=name, command=["/bin/true"], schedule="* * * * *")
     return NewTask(IDS.one(), None, "default", "test", spec, encode_spec(spec))
-
-
-async def count(database: Database, table: str) -> int:
-    async with database.session() as connection:
-        return await connection.fetchval(f"SELECT count(*) FROM {table}")
 
 
 async def test_single_creations_that_arrive_together_share_commits(database: Database) -> None:

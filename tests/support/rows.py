@@ -52,6 +52,12 @@ async def add_worker(
     return worker_id
 
 
+async def count(database: Database, table: str) -> int:
+    """How many rows a table has."""
+    async with database.session() as connection:
+        return await connection.fetchval(f"SELECT count(*) FROM {table}")
+
+
 def outcome(claim: Claim, state: Any = "completed", **fields: Any) -> Outcome:
     """What a worker would report of a claim."""
     attempt_outcome = {"completed": "completed", "cancelled": "cancelled"}.get(state, "failed")

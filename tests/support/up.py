@@ -17,11 +17,13 @@ from typing import Any
 import httpx2
 import psutil
 
+from tests.support.submitting import Submitting
+
 CHECKOUT = Path(__file__).parents[2]
 PROGRAM = ("-m", "scheduler")
 
 
-class Up:
+class Up(Submitting):
     """A running `dts up`; `url` is valid once it is ready."""
 
     def __init__(self, data: Path, *flags: str, port: int = 0, program: Sequence[str] = PROGRAM) -> None:
@@ -67,12 +69,6 @@ class Up:
 
     def request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
         return httpx2.request(method, self.url + path, timeout=10, **kwargs)
-
-    def submit(self, command: list[str] | str, **fields: Any) -> dict[str, Any]:
-        """Create a one-off task and return it."""
-        answer = self.request("POST", "/api/tasks", json={"name": "t", "command": command, **fields})
-        assert answer.status_code == 201, answer.text
-        return answer.json()
 
     def task(self, identifier: str) -> dict[str, Any]:
         answer = self.request("GET", f"/api/tasks/{identifier}")

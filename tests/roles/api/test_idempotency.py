@@ -17,14 +17,10 @@ from tests.roles.api.support import Client, FakeWorker, running_api
 from tests.support import until
 from tests.support.lanes import lane_state
 from tests.support.locks import waiting_for_locks
+from tests.support.rows import count
 
 KEY = {"idempotency-key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
 BODY = {"name": "a", "command": ["/bin/true"]}
-
-
-async def _count(database: Database, table: str) -> int:
-    async with database.session() as connection:
-        return await connection.fetchval(f"SELECT count(*) FROM {table}")
 
 
 async def test_a_request_sent_again_gets_the_same_answer_and_is_done_once(api: Client, database: Database) -> None:
@@ -37,7 +33,7 @@ async def test_a_request_sent_again_gets_the_same_answer_and_is_done_once(api: C
     assert "idempotency-replayed" not in first.headers
     assert again.headers["idempotency-replayed"] == "true"
     assert again.headers["x-request-id"] != first.headers["x-request-id"]
-    assert await _count(database, "runs") == 1
+    assert await count(database, "runs") == 1
 
 
 async def test_every_kind_of_post_is_done_once(api: Client, database: Database, worker: FakeWorker) -> None:
@@ -54,11 +50,11 @@ async def test_every_kind_of_post_is_done_once(api: Client, database: Database, 
     for number, (target, body) in enumerate(requests):
         headers = {"idempotency-key": f"k{number}"}
         first = await api.post(target, body, headers=headers)
-        runs = await _count(database, "runs")
+        runs = await count(database, "runs")
         again = await api.post(target, body, headers=headers)
         assert first.status in (200, 201), first.body
         assert (again.status, again.body) == (first.status, first.body)
-        assert await _count(database, "runs") == runs, target
+        assert await count(database, "runs") == runs, target
 
 
 async def test_a_run_made_under_a_key_is_offered_once_it_is_committed(api: Client) -> None:
@@ -100,7 +96,7 @@ async def test_a_key_used_for_another_request_is_refused(api: Client, target: st
 async def test_a_refused_request_keeps_nothing_and_may_be_mended_under_its_key(api: Client, database: Database) -> None:
     assert (await api.post("/api/tasks", {**BODY, "priority": 11}, headers=KEY)).status == 400
     assert (await api.post("/api/tasks", {**BODY, "schedule": "0 0 31 2 *"}, headers=KEY)).status == 422
-    assert await _count(database, "request_keys") == 0
+    assert await count(database, "request_keys") == 0
     assert (await api.post("/api/tasks", BODY, headers=KEY)).status == 201
 
 
@@ -120,7 +116,7 @@ async def test_requests_at_the_same_time_are_done_once_and_answered_alike(api: C
             group.start_soon(send)
     assert {answer.status for answer in answers} == {201}
     assert len({answer.body for answer in answers}) == 1
-    assert await _count(database, "runs") == 1
+    assert await count(database, "runs") == 1
 
 
 async def test_whoever_waits_too_long_for_the_same_key_is_told_to_come_back(
@@ -142,9 +138,9 @@ async def test_a_crash_leaves_neither_the_task_nor_the_key(
     with monkeypatch.context() as patch:
         patch.setattr("scheduler.api.keyed.keep", crash)
         assert (await api.post("/api/tasks", BODY, headers=KEY)).status == 503
-    assert (await _count(database, "tasks"), await _count(database, "request_keys")) == (0, 0)
+    assert (await count(database, "tasks"), await count(database, "request_keys")) == (0, 0)
     assert (await api.post("/api/tasks", BODY, headers=KEY)).status == 201
-    assert await _count(database, "tasks") == 1
+    assert await count(database, "tasks") == 1
 
 
 async def test_a_key_may_be_used_again_once_it_has_expired(database: Database, redis_url: str) -> None:

@@ -23,6 +23,7 @@ from tests.support.cluster.member import Member
 from tests.support.cluster.namespaces import Wire, namespace
 from tests.support.ports import free_port
 from tests.support.servers import ServerHandle, Servers
+from tests.support.submitting import Submitting
 from tests.support.waiting import until_sync
 
 Network = Literal["direct", "relay", "namespace"]
@@ -32,7 +33,7 @@ TERMINAL = ("completed", "failed", "cancelled", "skipped", "dead_letter")
 LIVE = ("pending", "queued", "running")
 
 
-class Cluster:
+class Cluster(Submitting):
     """A system under attack. Times are in seconds; what is not said is quick to fail, so that tests are short."""
 
     def __init__(
@@ -127,12 +128,6 @@ class Cluster:
     def request(self, method: str, path: str, *, api: Member | None = None, **options: Any) -> httpx2.Response:
         return self._client.request(method, self.url(api) + path, **options)
 
-    def submit(self, command: str | list[str] = "exec /bin/true", **fields: Any) -> dict[str, Any]:
-        """Create a task and return it."""
-        answer = self.request("POST", "/api/tasks", json={"name": "t", "command": command, **fields})
-        assert answer.status_code == 201, answer.text
-        return answer.json()
-
     def submit_many(
         self, tasks: int | Sequence[Mapping[str, Any]], *, api: Member | None = None, **fields: Any
     ) -> list[str]:
@@ -143,14 +138,12 @@ class Cluster:
         assert answer.status_code == 201, answer.text
         return [item["run_id"] for item in answer.json()["items"]]
 
-    def sql(self, query: str, *args: object, settings: Mapping[str, str] | None = None) -> list[Any]:
+    def sql(self, query: str, *args: object) -> list[Any]:
         """Ask PostgreSQL on a connection that nobody attacks."""
-        return self._portal.call(self._sql, query, args, settings)
+        return self._portal.call(self._sql, query, args)
 
-    async def _sql(self, query: str, args: Sequence[object], settings: Mapping[str, str] | None) -> list[Any]:
-        connection = await asyncpg.connect(
-            self.postgres.url, timeout=5, server_settings={"application_name": "test", **(settings or {})}
-        )
+    async def _sql(self, query: str, args: Sequence[object]) -> list[Any]:
+        connection = await asyncpg.connect(self.postgres.url, timeout=5, server_settings={"application_name": "test"})
         try:
             return await connection.fetch(query, *args)
         finally:

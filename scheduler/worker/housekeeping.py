@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 _PREFIX = "dts-scratch-"
@@ -35,7 +35,7 @@ def remove_abandoned(parent: Path) -> None:
     """Remove the directories of workers that are no more, in the background: they may be large."""
     abandoned = [(path, lock) for path in parent.glob(f"{_PREFIX}*") if (lock := _locked(path)) is not None]
     if abandoned:
-        threading.Thread(target=_remove, args=(abandoned,), name="remove abandoned", daemon=True).start()
+        _in_background("remove abandoned", lambda: _remove(abandoned))
 
 
 class Strays:
@@ -77,7 +77,7 @@ def discard(path: str) -> None:
             os.rename(path, away)  # noqa: PTH104
         except OSError:
             return
-        threading.Thread(target=shutil.rmtree, args=(away,), kwargs={"ignore_errors": True}, daemon=True).start()
+        _in_background("remove stray", lambda: shutil.rmtree(away, ignore_errors=True))
     except OSError:
         return
 
@@ -95,6 +95,15 @@ def _locked(path: Path) -> int | None:
         pass  # its worker lives
     os.close(fd)
     return None
+
+
+def _in_background(name: str, remove: Callable[[], None]) -> None:
+    """Remove something on a thread of its own.
+
+    No service starts it, since nobody waits for it: a tree of any size may hold up neither the loop nor a drain. What
+    it leaves when the process ends, the next worker finds abandoned.
+    """
+    threading.Thread(target=remove, name=name, daemon=True).start()
 
 
 def _remove(abandoned: list[tuple[Path, int]]) -> None:

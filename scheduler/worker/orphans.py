@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,28 @@ class _Orphan:
         self.killed = False
 
 
+class _Look:
+    """All processes at one moment, and how they hang together."""
+
+    __slots__ = ("_children", "_groups", "stats")
+
+    def __init__(self, stats: Mapping[int, tree.Stat]) -> None:
+        self.stats = stats
+        self._children = tree.children_of(stats)
+        self._groups: dict[int, list[int]] = {}
+        for stat in stats.values():
+            for number in {stat.session, stat.group}:
+                self._groups.setdefault(number, []).append(stat.pid)
+
+    def group(self, number: int) -> Sequence[int]:
+        """Return who is in the session or the group of this number."""
+        return self._groups.get(number, ())
+
+    def trees(self, roots: Sequence[int]) -> list[int]:
+        """Return the roots and all that descends from them."""
+        return [*roots, *tree.below(roots, self._children)]
+
+
 class Orphans:
     """The orphans of all attempts. `live` maps pids to attempts that are not gone; `freed` hears of last ones' ends.
 
@@ -60,7 +82,7 @@ class Orphans:
         self._orphans: dict[int, _Orphan] = {}
         self._bereft: set[Process] = set()  # who has lost an orphan since the last look
         self._seen: dict[tuple[int, int], set[Process]] = {}  # (pid, start time) of descendants met on other occasions
-        self._recent: Mapping[int, tree.Stat] | None = None  # all processes, as seen in this turn of the event loop
+        self._recent: _Look | None = None  # that of this turn of the event loop
         self._unknown: dict[tuple[int, int], int] = {}  # orphans of nobody, and how many orders there were at that time
         try:
             path = f"/proc/self/task/{os.getpid()}/children"
@@ -84,8 +106,8 @@ class Orphans:
             elif again or not orphan.killed:
                 orphan.killed = True
                 doomed.add(frozenset(orphan.owners))
-        for owners in doomed:
-            self._kill_orphans_of(owners)
+        if doomed:
+            self._kill_orphans_of(doomed)
         for owner in bereft:
             if not owner.orphans:
                 self._freed(owner)
@@ -100,17 +122,23 @@ class Orphans:
         To look at every process of a large machine takes tens of milliseconds: one look serves all commands that are
         signalled in the same turn of the event loop, or a drain of hundreds would cost the lease.
         """
-        if self._recent is None or process.pid not in self._recent:
-            self._recent = self._snapshot()
+        if self._recent is None or process.pid not in self._recent.stats:
+            self._recent = self._take_look()
             asyncio.get_running_loop().call_soon(self._forget_recent)
         members = self._members(process, self._recent)
         for number in numbers:
             for stat in members:
                 tree.send(stat, number)
 
-    def kill_tree(self, process: Process) -> None:
-        """Kill the whole tree, also if it forks as fast as it can."""
-        tree.kill_all(lambda: self._members(process, self._snapshot()))
+    def kill_trees(self, processes: Sequence[Process]) -> None:
+        """Kill whole trees, also if they fork as fast as they can; each look serves all of them, as above."""
+
+        def find() -> Iterator[tree.Stat]:
+            look = self._take_look()
+            for process in processes:
+                yield from self._members(process, look)
+
+        tree.kill_all(find)
 
     def close(self) -> None:
         """Release what it holds."""
@@ -215,25 +243,29 @@ class Orphans:
     def _forget_recent(self) -> None:
         self._recent = None
 
-    def _members(self, process: Process, processes: Mapping[int, tree.Stat]) -> list[tree.Stat]:
+    def _members(self, process: Process, look: _Look) -> list[tree.Stat]:
         own = [pid for pid in process.orphans if self._orphans[pid].owners == {process}]
-        main = [process.pid] if self._runs(process, processes) else []
-        pids = dict.fromkeys([*main, *own, *tree.descendants([*main, *own], processes)])
-        if main or process.pid not in processes:  # while it has members, no other process gets a group's number
-            pids.update(dict.fromkeys(s.pid for s in processes.values() if process.pid in (s.session, s.group)))
+        main = [process.pid] if self._runs(process, look) else []
+        pids = dict.fromkeys(look.trees([*main, *own]))
+        if main or process.pid not in look.stats:  # while it has members, no other process gets a group's number
+            pids.update(dict.fromkeys(look.group(process.pid)))
         pids.pop(os.getpid(), None)
-        found = [processes[pid] for pid in pids if pid in processes]
+        return self._found(pids, look, {process})
+
+    def _found(self, pids: Iterable[int], look: _Look, owners: Collection[Process]) -> list[tree.Stat]:
+        """Return those that are there, and remember whose they are."""
+        found = [look.stats[pid] for pid in pids if pid in look.stats]
         for stat in found:
-            self._seen[stat.pid, stat.started] = {process}
+            self._seen[stat.pid, stat.started] = set(owners)
         return found
 
-    def _runs(self, process: Process, processes: Mapping[int, tree.Stat]) -> bool:
+    def _runs(self, process: Process, look: _Look) -> bool:
         """Whether the pid is still that of the main process: its spawner may have reaped it a moment ago."""
-        stat = processes.get(process.pid)
+        stat = look.stats.get(process.pid)
         return process.running and stat is not None and self._spawners.owns(stat.parent)
 
-    def _snapshot(self) -> dict[int, tree.Stat]:
-        """Return all processes, and adopt what has lost its parent by the end of looking at them.
+    def _take_look(self) -> _Look:
+        """Look at all processes, and adopt what has lost its parent by the end of that.
 
         What forks and exits again and again is in nobody's descent for a moment; it would outrun the killing for ever.
         """
@@ -242,7 +274,7 @@ class Orphans:
         self._adopt_new()
         for pid, orphan in self._orphans.items():
             processes.setdefault(pid, orphan.stat)
-        return processes
+        return _Look(processes)
 
     def _bury(self, processes: Mapping[int, tree.Stat]) -> None:
         """Reap the dead that nobody awaits: while a fork bomb is put out, they would fill the process table."""
@@ -253,14 +285,14 @@ class Orphans:
             if self._sole or (pid, stat.started) in self._seen:
                 _reap(pid)
 
-    def _kill_orphans_of(self, owners: frozenset[Process]) -> None:
-        def find() -> list[tree.Stat]:
-            processes = self._snapshot()
-            roots = [pid for pid, orphan in self._orphans.items() if orphan.owners == owners]
-            found = [processes[pid] for pid in {*roots, *tree.descendants(roots, processes)} if pid in processes]
-            for stat in found:
-                self._seen[stat.pid, stat.started] = set(owners)
-            return found
+    def _kill_orphans_of(self, doomed: set[frozenset[Process]]) -> None:
+        def find() -> Iterator[tree.Stat]:
+            look = self._take_look()
+            roots: dict[frozenset[Process], list[int]] = {}
+            for pid, orphan in self._orphans.items():
+                roots.setdefault(frozenset(orphan.owners), []).append(pid)
+            for owners in doomed:
+                yield from self._found(look.trees(roots.get(owners, [])), look, owners)
 
         tree.kill_all(find)
 

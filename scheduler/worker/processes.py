@@ -98,7 +98,7 @@ class Process:
         self._all.signal(self, number)
 
     def kill(self) -> None:
-        """Kill the whole tree at once, whatever it does."""
+        """Kill the whole tree in a moment, whatever it does."""
         self._all.kill(self)
 
 
@@ -118,6 +118,7 @@ class Processes:
         self._watcher: Watcher = (EpollWatcher if linux.SUPPORTED else LoopWatcher)(self._loop, self._settle)
         self._live: dict[int, Process] = {}  # by pid, until gone
         self._ended: list[Process] = []  # main process has ended since the last settling
+        self._doomed: list[Process] = []  # to be killed at the end of this turn of the event loop
         self._unwatched: list[tuple[Process, int]] = []  # pipes that are to be watched again at the next tick
         self._ticker: asyncio.TimerHandle | None = None
         self._orphans = (
@@ -176,19 +177,27 @@ class Processes:
         self._orphans.signal(process, number, *goes_on)
 
     def kill(self, process: Process) -> None:
-        """Kill the whole tree at once, whatever it does."""
+        """Kill the whole tree, whatever it does: in this turn of the event loop, or right after it.
+
+        To look at every process of a large machine takes tenths of a second: all that are killed in the same turn are
+        found together, or the end of many commands would cost the lease.
+        """
         if process.cell is not None and process.cell.kill():
             return
-        if self._orphans is not None:
-            self._orphans.kill_tree(process)
-        elif process.running:
-            tree.signal_group(process.pid, signal.SIGKILL)
+        if self._orphans is None:
+            if process.running:
+                tree.signal_group(process.pid, signal.SIGKILL)
+            return
+        if not self._doomed:
+            self._loop.call_soon(self._kill_doomed)
+        self._doomed.append(process)
 
     def kill_everything(self) -> None:
-        """Kill all trees, and start no more, for when this worker must not go on."""
+        """Kill all trees now, and start no more, for when this worker must not go on."""
         self._page.forbidden = True
         for process in list(self._live.values()):
             self.kill(process)
+        self._kill_doomed()
 
     def look_after(self) -> None:
         """Find out about daemonised children and stuck spawners; to be called now and then while anything runs."""
@@ -216,6 +225,12 @@ class Processes:
                 self._release(process)
         if self.empty:
             self._page.tree_empty = True
+
+    def _kill_doomed(self) -> None:
+        doomed = [process for process in self._doomed if not process.gone.done()]
+        self._doomed.clear()
+        if self._orphans is not None and doomed:
+            self._orphans.kill_trees(doomed)
 
     def _freed(self, process: Process) -> None:
         """Handle the end of the last orphan of a process."""

@@ -54,11 +54,21 @@ def all_processes() -> dict[int, Stat]:
     return {stat.pid: stat for stat in stats if stat is not None}
 
 
-def descendants(roots: Iterable[int], processes: Mapping[int, Stat]) -> list[int]:
-    """Return everything below `roots`, themselves not included; parents come before their children."""
+def children_of(processes: Mapping[int, Stat]) -> dict[int, list[int]]:
+    """Return the children of each process that has any."""
     children: dict[int, list[int]] = {}
     for stat in processes.values():
         children.setdefault(stat.parent, []).append(stat.pid)
+    return children
+
+
+def descendants(roots: Iterable[int], processes: Mapping[int, Stat]) -> list[int]:
+    """Return everything below `roots`, themselves not included; parents come before their children."""
+    return below(roots, children_of(processes))
+
+
+def below(roots: Iterable[int], children: Mapping[int, list[int]]) -> list[int]:
+    """Return the same where it is known whose children are whose."""
     found: dict[int, None] = {}
     waiting = list(roots)
     while waiting:

@@ -310,26 +310,59 @@ async def test_what_ignores_term_and_has_children_of_its_own_is_killed_as_a_tree
     assert not alive(child)
 
 
-async def test_many_commands_are_signalled_by_one_look_at_all_processes(
-    run: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    processes = [await run.start("exec sleep 1000") for _ in range(20)]
-    looks = 0
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many processes each look at all of them has met."""
+    met: list[int] = []
     look = tree.all_processes
 
-    def counted() -> dict[int, tree.Stat]:
-        nonlocal looks
-        looks += 1
-        return look()
+    def noting() -> dict[int, tree.Stat]:
+        found = look()
+        met.append(len(found))
+        return found
 
-    monkeypatch.setattr(tree, "all_processes", counted)
+    monkeypatch.setattr(tree, "all_processes", noting)
+    return met
+
+
+async def test_many_commands_are_signalled_by_one_look_at_all_processes(run: Runner, looks: list[int]) -> None:
+    processes = [await run.start("exec sleep 1000") for _ in range(20)]
     for process in processes:
         process.signal(signal.SIGTERM)
-    assert looks == 1
+    assert len(looks) == 1
     with anyio.fail_after(10):
         for process in processes:
             await process.gone
     assert {process.exit_signal for process in processes} == {signal.SIGTERM}
+
+
+async def test_many_commands_are_killed_by_two_looks_at_all_processes(run: Runner, looks: list[int]) -> None:
+    processes = [await run.start("exec sleep 1000") for _ in range(20)]
+    for process in processes:
+        process.kill()
+    with anyio.fail_after(10):
+        for process in processes:
+            await process.gone
+    assert len(looks) == 2  # the second one finds nothing new
+    assert {process.exit_signal for process in processes} == {signal.SIGKILL}
+
+
+async def test_what_many_commands_have_left_is_killed_by_two_looks_at_all_processes(
+    run: Runner, looks: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = [tmp_path / str(number) for number in range(20)]
+    daemon = "setsid sh -c 'echo $$ > {note}; exec sleep 1000' & until [ -s {note} ]; do sleep 0.02; done"
+    with monkeypatch.context() as patched:
+        patched.setattr(tree, "kill_all", lambda _: 0)  # as if they were not even killed by that
+        processes = [await run.start(daemon.format(note=note)) for note in notes]
+        await until(lambda: not any(process.running for process in processes))
+    assert not looks
+    run.processes.look_after()
+    assert len(looks) == 2
+    with anyio.fail_after(10):
+        for process in processes:
+            await process.gone
+    assert not any(alive(int(note.read_text())) for note in notes)
 
 
 async def test_a_signal_reaches_the_whole_tree_even_if_it_is_stopped(run: Runner, tmp_path: Path) -> None:

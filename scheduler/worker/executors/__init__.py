@@ -31,7 +31,7 @@ class Execution(Protocol):
         ...
 
     def kill(self) -> None:
-        """End everything that belongs to it, at once."""
+        """End everything that belongs to it, in a moment."""
         ...
 
 

@@ -205,7 +205,8 @@ class Attempts:
                     self.stop(fence, why)
             if now - attempt.started >= _LOOK and self._keeper.has_news(attempt):
                 self._group.start_soon(self._keeper.keep_live, attempt, name=f"keep {fence}")
-            self._next_look = min(self._next_look, now + _LOOK, max(attempt.due(), now))
+            if attempt.stop is None:  # one that is being ended is due no more
+                self._next_look = min(self._next_look, max(attempt.due(), now))
         if self._attempts:
             self._next_look = min(self._next_look, now + _LOOK)
         return None if self._next_look == math.inf else self._next_look - now

@@ -23,6 +23,7 @@ from scheduler.store.outputs import Outputs
 from scheduler.worker.launch import Launcher
 from scheduler.worker.machine import task_identity
 from scheduler.worker.page import LeasePage
+from scheduler.worker.processes import Processes
 from scheduler.worker.settings import WorkerSettings
 from tests.broker.support import connected
 from tests.roles.worker_role_support import Works, worker
@@ -83,6 +84,24 @@ async def test_each_way_to_fail_has_its_reason(
     assert (row["state"], row["reason"]) == ("failed", reason)
     if reason.startswith("spawn_error"):
         assert row["output_tail"].startswith("dts: ")
+
+
+@pytest.mark.parametrize(("fields", "reason"), [({"timeout": 0.2}, "timeout"), ({"stall_timeout": 0.2}, "stalled")])
+async def test_a_command_that_takes_long_to_end_is_looked_after_no_more_often(
+    works: Works, monkeypatch: pytest.MonkeyPatch, fields: dict[str, float], reason: str
+) -> None:
+    looks = 0
+    look_after = Processes.look_after
+
+    def counted(processes: Processes) -> None:
+        nonlocal looks
+        looks += 1
+        look_after(processes)
+
+    monkeypatch.setattr(Processes, "look_after", counted)
+    row = await works.run("trap '' TERM; exec sleep 60", kill_timeout=0.5, **fields)
+    assert (row["state"], row["reason"]) == ("failed", reason)
+    assert looks < 20
 
 
 async def test_a_checkpoint_is_a_sign_of_life(works: Works) -> None:

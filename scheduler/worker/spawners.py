@@ -19,6 +19,7 @@ from typing import Protocol
 
 from scheduler.domain.clock import Clock
 from scheduler.failpoints import VARIABLE as FAILPOINTS
+from scheduler.telemetry import get_logger
 from scheduler.worker.launch import Launch
 from scheduler.worker.orders import Ended, Event, Failed, Frames, Living, Order, Started, event_of
 from scheduler.worker.page import LeasePage
@@ -32,6 +33,8 @@ _MUCH = 4
 _MOST = 8
 _STUCK = 2.0
 """Seconds without an answer after which a spawner gets no orders before it has answered."""
+
+_log = get_logger("worker")
 
 
 class LeaseLost(Exception):
@@ -77,7 +80,11 @@ class _Spawner:
         self.stuck = False
         self._socket, theirs = socket.socketpair()
         with theirs:
-            self.pid = _start(theirs.fileno(), page.memory_fd, directory)
+            try:
+                self.pid = _start(theirs.fileno(), page.memory_fd, directory)
+            except OSError:
+                self._socket.close()
+                raise
         self._socket.setblocking(False)
         self._frames = Frames(self._socket, event_of)
         self._loop.add_reader(self._socket.fileno(), self._receive)
@@ -107,11 +114,12 @@ class _Spawner:
         self._send([], ())
 
     def give(self, order: Order, descriptors: Sequence[int], awaited: _Awaited) -> None:
-        """Order a command; `flush` must follow."""
+        """Order a command; `flush` must follow. Raises SpawnError, and nothing is ordered then."""
+        copies = _copies(descriptors) if descriptors else ()
         self._awaited[order.id] = awaited
-        if descriptors:
+        if copies:
             self.flush()
-            self._send([order], [os.dup(fd) for fd in descriptors])  # their owner may close them before they are sent
+            self._send([order], copies)
         else:
             self._orders.append(order)
 
@@ -202,6 +210,7 @@ class Spawners:
         self._clock = clock
         self.given = 0
         self._flushing = False
+        self._short = False  # there was nothing left for another spawner
         self._spawners = [self._make()]
 
     def owns(self, pid: int) -> bool:
@@ -224,8 +233,7 @@ class Spawners:
         answer: asyncio.Future[None] = self._loop.create_future()
         spawner = min(self._spawners, key=lambda spawner: spawner.burden)
         if len(self._spawners) < _USUAL and spawner.burden >= (False, _MUCH):
-            spawner = self._make()
-            self._spawners.append(spawner)
+            spawner = self._another() or spawner
         spawner.give(order, launch.cell, _Awaited(audience, answer, self._clock.monotonic()))
         if not self._flushing:  # the first of a batch goes at once, the others together
             self._flushing = True
@@ -244,12 +252,25 @@ class Spawners:
         for spawner in self._spawners:
             spawner.stuck = spawner.waits_since < limit
         if len(self._spawners) < _MOST and all(spawner.stuck for spawner in self._spawners):
-            self._spawners.append(self._make())
+            self._another()
 
     def close(self) -> None:
         """End the spawners; no command may be running."""
         for spawner in self._spawners:
             spawner.close()
+
+    def _another(self) -> _Spawner | None:
+        """Start another spawner; None if the machine has nothing left for it: those that there are go on alone."""
+        try:
+            spawner = self._make()
+        except OSError as error:
+            if not self._short:
+                _log.warning("another spawner could not be started", spawners=len(self._spawners), error=str(error))
+            self._short = True
+            return None
+        self._short = False
+        self._spawners.append(spawner)
+        return spawner
 
     def _flush(self) -> None:
         self._flushing = False
@@ -292,6 +313,19 @@ def _strings(texts: Sequence[str]) -> list[bytes]:
     if len(strings) != len(texts):
         raise ValueError("embedded null byte")
     return strings
+
+
+def _copies(descriptors: Sequence[int]) -> list[int]:
+    """Return others of the same: their owner may close them before they are sent. Raises SpawnError."""
+    copies: list[int] = []
+    try:
+        for fd in descriptors:
+            copies.append(os.dup(fd))  # noqa: PERF401  # those that there are have to be closed
+    except OSError as error:
+        for fd in copies:
+            os.close(fd)
+        raise SpawnError("limits_not_set", f"the cgroup for its limits: {error}") from error
+    return copies
 
 
 def _start(socket_fd: int, memory_fd: int, directory: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections import Counter
@@ -12,14 +13,14 @@ import anyio
 import pytest
 
 from scheduler.domain.clock import SystemClock
-from scheduler.worker import linux, tree
+from scheduler.worker import linux, spawners, tree
 from scheduler.worker.capture import Capture
 from scheduler.worker.identity import current_identity
 from scheduler.worker.launch import Launch
 from scheduler.worker.page import LeasePage
 from scheduler.worker.processes import Process, Processes
-from scheduler.worker.spawn import DEFAULT_PATH
-from tests.roles.worker_support import Runner, open_files, printed, python
+from scheduler.worker.spawn import DEFAULT_PATH, SpawnError
+from tests.roles.worker_support import Runner, no_files_left, open_files, printed, python
 from tests.support import until
 
 pytestmark = pytest.mark.skipif(not linux.SUPPORTED, reason="needs pidfds and subreapers")
@@ -132,6 +133,50 @@ async def test_when_the_spawner_is_stuck_another_one_takes_over_and_nothing_is_l
     assert [process.exit_code for process in started] == [0] * 3
     bench.runner.processes.look_after()
     assert len(bench.spawners) == 2
+
+
+async def test_where_no_other_spawner_can_be_started_the_one_there_is_starts_everything(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(spawners, "_start", refused)
+    started: list[Process] = []
+    async with anyio.create_task_group() as group:
+        for fence in range(20):
+            group.start_soon(_start, bench.runner, fence, started)
+    (only,) = bench.spawners
+    os.kill(only, signal.SIGSTOP)
+    async with anyio.create_task_group() as group:
+        group.start_soon(_start, bench.runner, 20, started)
+        await anyio.wait_all_tasks_blocked()
+        bench.clock.later += 3.0
+        try:
+            bench.runner.processes.look_after()
+        finally:
+            os.kill(only, signal.SIGCONT)
+    for process in started:
+        await process.gone
+    assert [process.exit_code for process in started] == [0] * 21
+
+
+async def test_a_command_whose_cell_cannot_be_passed_on_does_not_start_and_no_spawner_waits_for_it(
+    bench: Bench,
+) -> None:
+    entrance = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    before = open_files()
+    try:
+        with no_files_left(), pytest.raises(SpawnError, match="Too many open files") as caught:
+            await bench.runner.start("true", cell=[entrance] * 2)
+        assert caught.value.what == "limits_not_set"
+        assert not open_files() - before
+    finally:
+        os.close(entrance)
+    bench.clock.later += 3.0
+    bench.runner.processes.look_after()
+    assert len(bench.spawners) == 1
+    assert printed(await bench.runner.run("echo fine")) == b"fine\n"
 
 
 async def test_the_death_of_a_spawner_is_noticed(bench: Bench) -> None:

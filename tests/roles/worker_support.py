@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import resource
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,19 @@ def open_files(pid: int | None = None) -> Counter[str]:
         with suppress(FileNotFoundError):  # the one that reads the directory
             opened[str(descriptor.readlink())] += 1
     return opened
+
+
+@contextmanager
+def no_files_left() -> Iterator[None]:
+    """Let this process open no more than one file while the block lasts."""
+    opened = {path.name for path in Path("/proc/self/fd").iterdir()}  # with the one that reads the directory
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = next(number for number in itertools.count() if str(number) not in opened)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Runner:

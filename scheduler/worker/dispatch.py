@@ -130,12 +130,17 @@ class Intake:
         if not deliveries:
             return None if self.stopped else 0.0
         self._last_delivery = self._clock.monotonic()
-        self._expect()
-        offers = [(delivery.run.run_id, delivery.run.seq) for delivery in deliveries]
+        room = max(0, self._slots.free - self._reserved)  # PostgreSQL may have filled slots since the read began
+        taken, surplus = deliveries[:room], deliveries[room:]
+        offers = [(delivery.run.run_id, delivery.run.seq) for delivery in taken]
         try:
-            await self._claim(len(offers), lambda: self._executions.claim(offers))
+            if offers:
+                self._expect()
+                await self._claim(len(offers), lambda: self._executions.claim(offers))
         finally:
-            self._settle = deliveries  # with the next read; if they were not claimed, the reconciler offers them again
+            self._settle = taken  # with the next read; if they were not claimed, the reconciler offers them again
+            if surplus:
+                await self._broker.give_back(surplus, self._worker_id)
         return 0.0
 
     async def from_database(self) -> float | None:

@@ -20,6 +20,7 @@ from scheduler.domain.task import Checkpoint, Limits, Retry, RetryRule
 from scheduler.failpoints import Point
 from scheduler.store.database import Database
 from scheduler.store.outputs import Outputs
+from scheduler.worker import dispatch
 from scheduler.worker.launch import Launcher
 from scheduler.worker.machine import task_identity
 from scheduler.worker.page import LeasePage
@@ -264,6 +265,27 @@ async def test_claims_that_cannot_be_given_back_do_not_cost_the_lease(database: 
 async def test_work_is_found_in_postgresql_when_redis_never_brings_it(works: Works) -> None:
     run_id = await works.submit("true", push=False)
     assert (await works.ended_row(run_id))["state"] == "completed"
+
+
+async def test_what_redis_brings_after_postgresql_has_filled_the_slots_waits_for_one(
+    database: Database, broker: Broker, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_BLOCK", 30.0)  # the read that begins with a free slot goes on all the time
+    go = shared / "go"
+    async with worker(database, broker, concurrency=1) as works:
+        first = await works.submit(f"until [ -e {go} ]; do sleep 0.02; done", push=False)
+        await works.row_when(first, "running")
+        second = await works.submit("true")
+
+        async def given_back() -> bool:
+            row = await run_row(database, second)
+            assert row["state"] == "queued"
+            return sum((await broker.stats([row["lane"]]))[row["lane"]].ready) == 1
+
+        await until(given_back)
+        go.touch()
+        row = await works.ended_row(second)
+        assert (row["state"], row["attempt"]) == ("completed", 1)
 
 
 async def test_a_drained_worker_lets_commands_finish_and_then_leaves(

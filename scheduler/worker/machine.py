@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,9 @@ from scheduler.worker.page import VARIABLE, LeasePage
 from scheduler.worker.processes import Processes
 from scheduler.worker.scratch import Scratch
 from scheduler.worker.settings import WorkerSettings
+
+_FILES = 5
+"""Files that a worker has open for one command at most: two pipes, and three to move it into a cell."""
 
 _log = get_logger("worker")
 
@@ -59,6 +63,7 @@ class Machine(msgspec.Struct, frozen=True):
             _end("a spawner has died", cells, processes)
 
         processes = Processes(default.directory, page, clock, sole=guard is not None, lost=lost)
+        open_more_files(settings.slots)  # not the commands: what starts them is there
         executor = ProcessExecutor(processes, cells)
         return cls(
             page,
@@ -128,6 +133,16 @@ def _reap_children() -> None:
             pass
     except ChildProcessError:
         return
+
+
+def open_more_files(slots: int) -> None:
+    """Let this process open as many files as it may be allowed; say so if that is too few for all slots."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS allows less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        soft = most
+    if 0 <= soft < slots * _FILES:  # negative: as many as one likes
+        _log.warning("too few files may be open for so many commands: raise the limit", files=soft, slots=slots)
 
 
 def keep_descriptors_private() -> None:

@@ -113,6 +113,10 @@ def event_of(fields: tuple[int, *tuple[object, ...]]) -> Event:
     return _KINDS[fields[0]]._make(fields[1:])
 
 
+class DescriptorsLost(Exception):
+    """Descriptors did not arrive, since this process may open no more files; what they belong to is not known."""
+
+
 class Frames(Generic[Message]):
     """Frames of one socket's messages: those that come in put together, those that go out taken apart."""
 
@@ -124,8 +128,8 @@ class Frames(Generic[Message]):
         """Descriptors that have come; whoever handles a message takes what it speaks of from the left."""
 
     def receive(self) -> list[Message] | None:
-        """Return the messages that are whole by now; None at the end of the connection."""
-        data, ancillary, _, _ = self._socket.recvmsg(_READ, _ROOM, _CLOSED_BY_EXECUTING)
+        """Return the messages that are whole by now; None at the end of the connection. Raises DescriptorsLost."""
+        data, ancillary, flags, _ = self._socket.recvmsg(_READ, _ROOM, _CLOSED_BY_EXECUTING)
         if not data:
             return None
         for level, kind, content in ancillary:
@@ -133,6 +137,8 @@ class Frames(Generic[Message]):
                 numbers = array.array("i")
                 numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
                 self.descriptors.extend(numbers)
+        if flags & socket.MSG_CTRUNC:
+            raise DescriptorsLost("no more files may be open")
         received = self._received
         received += data
         messages: list[Message] = []

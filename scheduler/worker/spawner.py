@@ -16,6 +16,7 @@ that is aimed at the second thread's id while that is the task's user does (docs
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -203,9 +204,10 @@ class Server:
             descriptors = []
 
 
-def main(directory: str) -> int:
-    """Serve the worker that has started this process; return the exit code."""
+def main(directory: str, files: int) -> int:
+    """Serve the worker that has started this process; return the exit code. Commands may open so many `files`."""
     call_ourselves("dts-spawner")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the worker decides when this ends; commands get the default back
     if linux.SUPPORTED:
@@ -240,4 +242,4 @@ def main(directory: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import resource
 import signal
 import socket
 import sys
@@ -21,7 +22,7 @@ from scheduler.domain.clock import Clock
 from scheduler.failpoints import VARIABLE as FAILPOINTS
 from scheduler.telemetry import get_logger
 from scheduler.worker.launch import Launch
-from scheduler.worker.orders import Ended, Event, Failed, Frames, Living, Order, Started, event_of
+from scheduler.worker.orders import DescriptorsLost, Ended, Event, Failed, Frames, Living, Order, Started, event_of
 from scheduler.worker.page import LeasePage
 from scheduler.worker.spawn import DEFAULT_PATH, SpawnError
 from scheduler.worker.spawner import PAGE_FD, SOCKET_FD
@@ -67,9 +68,11 @@ class _Awaited:
 
 
 class _Spawner:
-    """One of them, at the other end of a socket. `lost` is called when it has died."""
+    """One of them, at the other end of a socket. `lost` is called when it has died or cannot be heard any more."""
 
-    def __init__(self, directory: str, page: LeasePage, after: Callable[[], None], lost: Callable[[], None]) -> None:
+    def __init__(
+        self, directory: str, files: int, page: LeasePage, after: Callable[[], None], lost: Callable[[], None]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._after = after
         self._lost = lost
@@ -81,7 +84,7 @@ class _Spawner:
         self._socket, theirs = socket.socketpair()
         with theirs:
             try:
-                self.pid = _start(theirs.fileno(), page.memory_fd, directory)
+                self.pid = _start(theirs.fileno(), page.memory_fd, directory, files)
             except OSError:
                 self._socket.close()
                 raise
@@ -169,6 +172,9 @@ class _Spawner:
             return
         except ConnectionError:
             events = None
+        except DescriptorsLost as error:
+            _log.error("what a spawner says was lost", error=str(error))
+            events = None
         if events is None:
             self._loop.remove_reader(self._socket.fileno())
             self._lost()
@@ -198,15 +204,17 @@ class _Spawner:
 class Spawners:
     """Starts commands and tells of their ends. Belongs to the event loop that made it.
 
-    `after` is called after each batch of events; `lost` when a spawner has died: what its commands do is not known
-    any more. Commands start in `directory` unless they ask for another.
+    `after` is called after each batch of events; `lost` when a spawner has died or cannot be heard: what its commands
+    do is not known any more. Commands start in `directory` unless they ask for another, and may open as many files as
+    this process may by now, whatever it may later.
     """
 
     def __init__(
         self, directory: str, page: LeasePage, clock: Clock, *, after: Callable[[], None], lost: Callable[[], None]
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._make = partial(_Spawner, directory, page, after, lost)
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._make = partial(_Spawner, directory, files, page, after, lost)
         self._clock = clock
         self.given = 0
         self._flushing = False
@@ -328,14 +336,14 @@ def _copies(descriptors: Sequence[int]) -> list[int]:
     return copies
 
 
-def _start(socket_fd: int, memory_fd: int, directory: str) -> int:
+def _start(socket_fd: int, memory_fd: int, directory: str, files: int) -> int:
     # Nothing that the worker was told of its servers is there for others to read.
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("DTS_") or name == FAILPOINTS
     }
     return os.posix_spawn(
         sys.executable,
-        [sys.executable, "-m", "scheduler.worker.spawner", directory],
+        [sys.executable, "-m", "scheduler.worker.spawner", directory, str(files)],
         environment,
         file_actions=[(os.POSIX_SPAWN_DUP2, socket_fd, SOCKET_FD), (os.POSIX_SPAWN_DUP2, memory_fd, PAGE_FD)],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import NoReturn
 import anyio
 import msgspec
 import pytest
+import structlog.testing
 
 from scheduler.broker import Broker
 from scheduler.domain.clock import SystemClock
@@ -22,13 +24,13 @@ from scheduler.store.database import Database
 from scheduler.store.outputs import Outputs
 from scheduler.worker import dispatch
 from scheduler.worker.launch import Launcher
-from scheduler.worker.machine import task_identity
+from scheduler.worker.machine import open_more_files, task_identity
 from scheduler.worker.page import LeasePage
 from scheduler.worker.processes import Processes
 from scheduler.worker.settings import WorkerSettings
 from tests.broker.support import connected
 from tests.roles.worker_role_support import Works, worker
-from tests.roles.worker_support import alive, first_line
+from tests.roles.worker_support import alive, files_limited, first_line
 from tests.support import until
 from tests.support.failpoints import failing
 from tests.support.lanes import lane_state
@@ -132,6 +134,25 @@ async def test_a_command_gets_a_token_for_its_own_attempt(works: Works) -> None:
 async def test_limits_on_open_files_hold_in_the_command(works: Works) -> None:
     row = await works.run("ulimit -n", limits=Limits(files=77))
     assert row["output_tail"] == "77\n"
+
+
+async def test_a_worker_opens_all_the_files_that_it_may_and_its_commands_as_many_as_before(
+    database: Database, broker: Broker
+) -> None:
+    with files_limited(500):
+        async with worker(database, broker) as works:
+            row = await works.run("ulimit -Sn")
+            soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert row["output_tail"] == "500\n"
+    assert soft == most > 500
+
+
+@pytest.mark.parametrize(("slots", "said"), [(1, 0), (1_000_000_000, 1)])
+def test_a_worker_that_may_not_open_enough_files_for_its_slots_says_so(slots: int, said: int) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with structlog.testing.capture_logs() as lines, files_limited(soft):
+        open_more_files(slots)
+    assert len(lines) == said
 
 
 def programs_loaded(directory: Path) -> list[str]:

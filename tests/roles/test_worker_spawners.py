@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import anyio
@@ -20,7 +21,7 @@ from scheduler.worker.launch import Launch
 from scheduler.worker.page import LeasePage
 from scheduler.worker.processes import Process, Processes
 from scheduler.worker.spawn import DEFAULT_PATH, SpawnError
-from tests.roles.worker_support import Runner, no_files_left, open_files, printed, python
+from tests.roles.worker_support import Runner, files_limited, no_files_left, open_files, printed, python
 from tests.support import until
 
 pytestmark = pytest.mark.skipif(not linux.SUPPORTED, reason="needs pidfds and subreapers")
@@ -52,6 +53,12 @@ class Bench:
             for s in tree.all_processes().values()
             if s.parent == me and not s.dead and _name(s.pid) == "dts-spawner"
         ]
+
+
+@pytest.fixture
+def few_files() -> Iterator[int]:
+    with files_limited(500):
+        yield 500
 
 
 @pytest.fixture
@@ -177,6 +184,33 @@ async def test_a_command_whose_cell_cannot_be_passed_on_does_not_start_and_no_sp
     bench.runner.processes.look_after()
     assert len(bench.spawners) == 1
     assert printed(await bench.runner.run("echo fine")) == b"fine\n"
+
+
+async def test_pipes_that_no_file_is_left_for_are_the_loss_of_the_spawner_that_sent_them(bench: Bench) -> None:
+    for _ in range(3):  # at the first time, unless this process was kept waiting before it takes all files away
+        await bench.runner.start("exec sleep 60")
+        with no_files_left(), anyio.move_on_after(2):
+            await bench.lost.wait()
+        if bench.lost.is_set():
+            break
+    assert bench.lost.is_set()
+
+
+async def test_commands_may_open_as_many_files_as_before_whatever_their_worker_may(
+    few_files: int, bench: Bench
+) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    said: list[bytes] = []
+
+    async def ask() -> None:
+        said.append(printed(await bench.runner.run("ulimit -Sn; ulimit -Hn")))
+
+    with files_limited(most):
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(ask)
+    assert len(bench.spawners) == 2
+    assert said == [f"{few_files}\n{most}\n".encode()] * 20
 
 
 async def test_the_death_of_a_spawner_is_noticed(bench: Bench) -> None:

@@ -55,16 +55,22 @@ def open_files(pid: int | None = None) -> Counter[str]:
 
 
 @contextmanager
-def no_files_left() -> Iterator[None]:
-    """Let this process open no more than one file while the block lasts."""
-    opened = {path.name for path in Path("/proc/self/fd").iterdir()}  # with the one that reads the directory
+def files_limited(number: int) -> Iterator[None]:
+    """Let this process open files below this number only, until the block ends or something raises that again."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = next(number for number in itertools.count() if str(number) not in opened)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
+def no_files_left() -> Iterator[None]:
+    """Let this process open no more than one file while the block lasts."""
+    opened = {path.name for path in Path("/proc/self/fd").iterdir()}  # with the one that reads the directory
+    with files_limited(next(number for number in itertools.count() if str(number) not in opened)):
+        yield
 
 
 class Runner:

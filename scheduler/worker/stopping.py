@@ -41,11 +41,10 @@ async def kill_until_gone(execution: Execution) -> None:
 
 async def _ask_for_checkpoint(attempt: Attempt, keeper: Keeper) -> None:
     wanted = attempt.spec.checkpoint
-    execution, files = attempt.execution, attempt.files
+    execution = attempt.execution
     assert wanted is not None
     assert execution is not None
-    assert files is not None
-    before = files.seen
+    before = keeper.checkpoint_version(attempt)  # also one that is not stored yet was not asked for
     execution.signal(signal_number(wanted.signal))
     left = float(wanted.wait)
     while left > 0 and execution.running:

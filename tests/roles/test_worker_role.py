@@ -358,6 +358,24 @@ async def test_what_outlasts_the_drain_saves_a_checkpoint_and_is_requeued_unchar
         assert (row["state"], row["output_tail"], row["attempt"]) == ("completed", "42\n", 2)
 
 
+async def test_a_checkpoint_that_was_asked_for_is_waited_for_though_an_older_one_is_not_stored_yet(
+    database: Database, broker: Broker, shared: Path
+) -> None:
+    async with worker(database, broker, drain_timeout=0.1) as works:
+        note = shared / "note"
+        save = 'echo {} > "$DTS_CHECKPOINT_FILE.new"; mv "$DTS_CHECKPOINT_FILE.new" "$DTS_CHECKPOINT_FILE"'
+        run_id = await works.submit(
+            f"trap 'sleep 0.5; {save.format('new')}' USR1; {save.format('old')};"
+            f" echo on > {note}; for i in $(seq 1200); do sleep 0.05; done",
+            checkpoint=Checkpoint(wait=10.0),
+        )
+        await first_line(note)
+        works.stop.set()
+        await works.row_when(run_id, "pending")
+        (saved,) = await works.query("SELECT data FROM checkpoints WHERE run_id = $1", run_id)
+        assert saved["data"] == b"new\n"
+
+
 async def test_what_outlasts_the_drain_ends_where_a_rule_for_losses_forbids_another_attempt(
     database: Database, broker: Broker, shared: Path
 ) -> None:

@@ -89,6 +89,7 @@ class Attempts:
         self._look_at_processes = look_at_processes
         self._random = Random()  # noqa: S311  # jitter
         self._attempts: dict[int, Attempt] = {}
+        self._drained = False
         self._suspect: int | None = None
         self._suspect_gone = anyio.Event()
         self._next_look = math.inf
@@ -106,7 +107,7 @@ class Attempts:
         return sum(attempt.running for attempt in self._attempts.values())
 
     def adopt(self, claim: Claim) -> None:
-        """Take responsibility for a claimed run; `run` must follow."""
+        """Take responsibility for a claimed run; `run` must follow. After a drain it does not begin."""
         try:
             spec = decode_spec(claim.spec)
         except msgspec.MsgspecError as error:
@@ -114,7 +115,9 @@ class Attempts:
             spec = TaskSpec(name="?", command=[], executor="?")
         if not self._attempts:
             self._none = anyio.Event()
-        self._attempts[claim.fence] = Attempt(claim, spec)
+        attempt = self._attempts[claim.fence] = Attempt(claim, spec)
+        if self._drained:
+            attempt.stop = "drained"
 
     async def run(self, claim: Claim) -> None:
         """Execute an adopted claim and report how it ended. Holds one slot, which it gives back as soon as it can."""
@@ -156,7 +159,8 @@ class Attempts:
         self._group.start_soon(bring_to_end, attempt, self._keeper, name=f"stop {attempt.claim.fence}")
 
     def stop_all(self, why: Stop) -> None:
-        """Make every attempt end."""
+        """Make every attempt end; at a drain also those that are adopted later."""
+        self._drained |= why == "drained"
         for fence in self.fences:
             self.stop(fence, why)
 

@@ -44,7 +44,7 @@ async def _ask_for_checkpoint(attempt: Attempt, keeper: Keeper) -> None:
     execution = attempt.execution
     assert wanted is not None
     assert execution is not None
-    before = keeper.checkpoint_version(attempt)  # also one that is not stored yet was not asked for
+    before = keeper.checkpoint_version(attempt)  # stored or not, this one was not asked for
     execution.signal(signal_number(wanted.signal))
     left = float(wanted.wait)
     while left > 0 and execution.running:

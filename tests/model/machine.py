@@ -75,7 +75,7 @@ class Execution:
 class Incarnation:
     """One registration."""
 
-    __slots__ = ("attempts", "calls", "drained", "id", "lease", "lost", "missing", "reserved", "suspect")
+    __slots__ = ("attempts", "calls", "drained", "id", "lease", "lost", "missing", "reserved", "stopped", "suspect")
 
     def __init__(self, worker_id: Any, sent: float) -> None:
         self.id = worker_id
@@ -87,6 +87,7 @@ class Incarnation:
         self.reserved = 0
         self.lost = False
         self.drained = False
+        self.stopped = False
         self.suspect: int | None = None
 
 
@@ -340,6 +341,7 @@ class Machine:
         self._end_if_idle(incarnation)
 
     def _stop_all(self, incarnation: Incarnation) -> None:
+        incarnation.stopped = True
         for attempt in list(incarnation.attempts.values()):
             self.stop(attempt, "drained")
 
@@ -394,6 +396,8 @@ class Machine:
     def _start(self, incarnation: Incarnation, attempt: Attempt) -> None:
         if incarnation.lost:
             attempt.stop = "lease"
+        elif incarnation.stopped:
+            attempt.stop = "drained"
         if attempt.suspect:
             if incarnation.suspect is not None:
                 self._report(incarnation, attempt, AttemptEnd(kind="drained"), retry_in=2.0)

@@ -32,7 +32,7 @@ from tests.broker.support import connected
 from tests.roles.worker_role_support import Works, worker
 from tests.roles.worker_support import alive, files_limited, first_line
 from tests.support import until
-from tests.support.failpoints import failing
+from tests.support.failpoints import failing, held
 from tests.support.lanes import lane_state
 from tests.support.rows import run_row
 
@@ -356,6 +356,25 @@ async def test_what_outlasts_the_drain_saves_a_checkpoint_and_is_requeued_unchar
         )
         row = await works.ended_row(run_id)
         assert (row["state"], row["output_tail"], row["attempt"]) == ("completed", "42\n", 2)
+
+
+async def test_what_is_claimed_after_all_were_told_to_end_is_requeued_uncharged_and_never_begins(
+    database: Database, broker: Broker, shared: Path
+) -> None:
+    note, told, begun = shared / "note", shared / "told", shared / "begun"
+    async with worker(database, broker, drain_timeout=0.0) as works:
+        stubborn = f"trap 'echo on > {told}' TERM; echo on > {note}; while :; do sleep 0.02; done"
+        await works.submit(stubborn, kill_timeout=3.0)
+        await first_line(note)
+        with held(Point.CLAIM_COMMITTED) as claim:
+            late = await works.submit(f"touch {begun}")
+            with anyio.fail_after(10):
+                await claim.reached.wait()
+            works.stop.set()
+            await first_line(told)
+        row = await works.row_when(late, "pending")
+        assert (row["reason"], row["failures"], row["losses"]) == ("drained", 0, 0)
+    assert not begun.exists()
 
 
 async def test_a_checkpoint_that_was_asked_for_is_waited_for_though_an_older_one_is_not_stored_yet(

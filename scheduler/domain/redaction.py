@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 MASK: Final = b"***"
@@ -70,7 +71,7 @@ class Redactor:
 
 
 def redacted(value: Any, needles: Sequence[bytes]) -> Any:
-    """Return a JSON value with every secret taken out of its texts, keys included."""
+    """Return a JSON value with every secret taken out of its texts, keys included, and numbers that hold one masked."""
     pattern = re.compile("|".join(re.escape(needle.decode()) for needle in needles))
     mask = MASK.decode()
 
@@ -81,6 +82,8 @@ def redacted(value: Any, needles: Sequence[bytes]) -> Any:
             return {clean(key): clean(part) for key, part in item.items()}
         if isinstance(item, list):
             return [clean(part) for part in item]
+        if isinstance(item, int | float) and not isinstance(item, bool):
+            return mask if pattern.search(f"{Decimal(repr(item)):f}") else item  # in the digits that PostgreSQL keeps
         return item
 
     return clean(value)

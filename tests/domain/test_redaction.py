@@ -49,3 +49,8 @@ def test_each_line_of_a_secret_is_one() -> None:
 def test_json_is_redacted_wherever_a_secret_stands() -> None:
     value = {"a hunter2!": ["x", {"y": "hunter2!hunter2!"}], "n": 1}
     assert redacted(value, NEEDLES) == {"a ***": ["x", {"y": "******"}], "n": 1}
+
+
+def test_a_number_that_holds_a_secret_is_masked_however_it_is_written() -> None:
+    value = {"pin": 48151623, "n": [-48151623.5, 148151623.0, 4.8151623e20, 4815162, 4.8151623, True]}
+    assert redacted(value, needles_of(["48151623"])) == {"pin": "***", "n": ["***"] * 3 + [4815162, 4.8151623, True]}

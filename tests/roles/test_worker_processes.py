@@ -140,10 +140,11 @@ async def test_a_command_of_another_user_may_open_its_own_output(
 ) -> None:
     script = "echo x > /dev/stderr; echo y | tee /dev/stderr > /dev/null; echo z > /dev/stdout; head -c 1 < /dev/stdout"
     process = await run.run(script, identity=identity_of("nobody"), limits=limits)
-    said = {piece.stream: piece.data for piece in process.capture.take(1 << 20)}
-    assert said["stdout"] == b"z\n"
-    assert said["stderr"].startswith(b"x\ny\n")
-    assert b"ermission denied" in said["stderr"], "it could read what it had printed"
+    pieces = process.capture.take(1 << 20)
+    stdout, stderr = (b"".join(p.data for p in pieces if p.stream == stream) for stream in ("stdout", "stderr"))
+    assert stdout == b"z\n"
+    assert stderr.startswith(b"x\ny\n")
+    assert b"ermission denied" in stderr, "it could read what it had printed"
 
 
 async def test_output_that_somebody_else_reads_does_not_keep_the_worker(run: Runner, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def up(*, json: JSON = False, config: Config = None, database_url: DatabaseUrl =
         from scheduler.store import migrate  # noqa: PLC0415
 
         out = Output(json=json)
-        done = await migrate.up(database)
+        done = await migrate.up(database, say=say)
         for migration in done:
             status = migrate.MigrationStatus(migration.version, migration.name, applied=True)
             out.done(status, f"applied {migration.version} {migration.name}")

@@ -110,7 +110,7 @@ class _Supervisor:
         async def apply() -> list[migrate.Migration]:
             database = await Database.connect(self._plan.database_url, name="dts-up", max_size=2)
             try:
-                return await migrate.up(database)
+                return await migrate.up(database, say=self._say)
             finally:
                 await database.close()
 

@@ -10,6 +10,7 @@ import pytest
 from scheduler.store import migrate
 from scheduler.store.database import Database
 from tests.support.schema import SNAPSHOT, describe
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -61,25 +62,58 @@ async def test_a_migration_that_fails_leaves_the_schema_as_it_was(empty_database
     await database.close()
 
 
-async def test_no_statement_of_a_migration_takes_too_long_nor_does_who_waits_for_it(empty_database_url: str) -> None:
-    """Sessions are told to cut statements short after 30 s; here, and waiting for locks, after a third of a second."""
+async def test_no_statement_of_a_migration_takes_too_long_nor_does_who_waits_for_it(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions are told to cut statements short after 30 s; here, and waiting for tables, after a third of a second."""
+    monkeypatch.setattr("scheduler.store.migrate._PATIENCE", 0.3)
     slow = [migrate.Migration("20000101000001", "slow", "SELECT pg_sleep(1);")]
     applied: list[str] = []
 
     async def start() -> None:
-        database = await Database.connect(
-            empty_database_url, name="starter", max_size=1, statement_timeout=0.3, settings={"lock_timeout": "300"}
-        )
+        database = await Database.connect(empty_database_url, name="starter", max_size=1, statement_timeout=0.3)
         applied.extend(migration.version for migration in await migrate.up(database, slow))
         async with database.session() as connection:
-            for setting in ("statement_timeout", "lock_timeout"):
-                assert await connection.fetchval(f"SHOW {setting}") == "300ms"
+            assert await connection.fetchval("SHOW statement_timeout") == "300ms"
+            assert await connection.fetchval("SHOW lock_timeout") == "0"
         await database.close()
 
     async with anyio.create_task_group() as group:
         for _ in range(2):
             group.start_soon(start)
     assert applied == ["20000101000001"]
+
+
+async def test_a_migration_gives_way_to_whoever_reads_the_table_that_it_waits_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dump holds what it has read for hours; nobody else may stand behind the migration for as long."""
+    monkeypatch.setattr("scheduler.store.migrate._PATIENCE", 0.2)
+    monkeypatch.setattr("scheduler.store.migrate._GIVE_WAY", 0.3)
+    wide = [migrate.Migration("29990101000000", "wide", "ALTER TABLE leadership ADD COLUMN wide integer;")]
+    said: list[str] = []
+    done: list[migrate.Migration] = []
+
+    async def start() -> None:
+        done.extend(await migrate.up(database, wide, say=said.append))
+
+    async def waits() -> bool:
+        async with database.session() as connection:
+            return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
+
+    async with anyio.create_task_group() as group, database.session() as dump:
+        async with dump.transaction():
+            await dump.execute("LOCK TABLE leadership IN ACCESS SHARE MODE")
+            group.start_soon(start)
+            for _ in range(3):
+                await until(waits)
+                with anyio.fail_after(5):
+                    await database.fetchrow("read_term")
+            await until(lambda: said)
+            assert not done
+        await until(lambda: done)
+    assert done == wide
+    assert said == ["29990101000000 wide waits for a table that somebody holds: a dump, a long transaction"]
 
 
 @pytest.mark.parametrize(

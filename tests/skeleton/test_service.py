@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import fcntl
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import pytest
 
-from scheduler import process
+from scheduler import process, stderr
 from scheduler.health import Health
 from scheduler.lifeline import INTERRUPTED
 from scheduler.service import Backoff, Service, Unavailable, Wake, run_loop, until_available
@@ -325,20 +328,46 @@ sys.exit(process.run_process(main))
 """
 
 
-@pytest.mark.parametrize("lost", ["a reader that has gone", "a full disk"])
+@pytest.mark.parametrize("lost", ["a reader that has gone", "a reader that does not read", "a full disk"])
 def test_a_log_that_cannot_be_written_neither_ends_a_role_nor_keeps_it_from_draining(lost: str) -> None:
+    read, unread = os.pipe()
+    ends = [read, unread]
     if lost == "a full disk":
-        unread = os.open("/dev/full", os.O_WRONLY)
+        ends.append(unread := os.open("/dev/full", os.O_WRONLY))
+    elif lost == "a reader that has gone":
+        os.close(ends.pop(0))
     else:
-        read, unread = os.pipe()
-        os.close(read)
+        fill(unread)
     try:
         done = subprocess.run(
             [sys.executable, "-c", UNREAD], stdout=subprocess.PIPE, stderr=unread, check=False, timeout=60
         )
     finally:
-        os.close(unread)
+        for end in ends:
+            os.close(end)
     assert (done.returncode, done.stdout) == (0, b"drained after 3\n")
+
+
+def fill(pipe: int) -> None:
+    """Write until nothing more goes in, and leave the descriptor as roles get theirs: it blocks."""
+    os.set_blocking(pipe, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(pipe, bytes(select.PIPE_BUF))
+    os.set_blocking(pipe, True)
+
+
+def test_a_line_after_one_that_was_cut_off_stands_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, written = os.pipe()
+    with os.fdopen(read, "rb", buffering=0) as reader, os.fdopen(written, "wb", buffering=0) as end:
+        room = fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 2 * select.PIPE_BUF)
+        monkeypatch.setattr(stderr, "_outlets", {})
+        stderr.write(b"a" * 2 * room, written)
+        stderr.write(b"lost\n", written)
+        assert reader.read(room) == b"a" * room
+        stderr.write(b"whole\n", written)
+        stderr.write(b"another\n", written)
+        assert reader.read(room) == b"\nwhole\nanother\n"
 
 
 def test_supervisors_are_told_by_datagram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

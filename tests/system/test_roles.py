@@ -170,3 +170,14 @@ async def test_the_scheduler_makes_and_drops_weeks_of_tables_that_are_not_its_ow
         assert len(await connection.fetch("SELECT dts_drop_detached()")) == 6
     finally:
         await connection.close()
+
+
+async def test_the_script_run_again_waits_for_nobody_who_uses_a_table(database_url: str) -> None:
+    database = await Database.connect(database_url, name="test", max_size=2, settings={"lock_timeout": "1000"})
+    try:
+        await _run_script(database)
+        async with database.session() as connection, connection.transaction():
+            await connection.fetch("SELECT FROM runs")
+            await _run_script(database)
+    finally:
+        await database.close()

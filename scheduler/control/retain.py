@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from scheduler.control.leading import Leading
-from scheduler.store.history import BUSY, History
+from scheduler.store.history import SOON, History
 from scheduler.telemetry import get_logger
 
 _EVERY: Final = 600.0  # seconds
@@ -41,5 +41,5 @@ class Keeper:
         self._health.report("scheduler.history", not complaints, "; ".join(complaints + notes))
         if complaints:
             _log.error("history is not in order", complaints=complaints)
-        busy = any(week.reason == BUSY for week in (*missing, *kept))
-        return _SOON if busy or more else _EVERY
+        soon = more or any(week.reason in SOON for week in (*missing, *kept))
+        return _SOON if soon else _EVERY

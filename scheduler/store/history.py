@@ -17,7 +17,11 @@ from scheduler.store.terms import fenced
 from scheduler.telemetry import get_logger
 
 BUSY: Final = "busy"
-"""The reason of what traffic was in the way of: it is worth trying again soon."""
+"""The reason of what traffic was in the way of."""
+MORE: Final = "what is left to delete"
+"""The reason of what is done in part."""
+SOON: Final = (BUSY, MORE)
+"""The reasons for which it is worth trying again soon."""
 
 _PATIENCE_MS: Final = 200
 _BATCH: Final = 100  # rows with what hangs on them: runs with their output, workflow runs with their tasks
@@ -55,14 +59,24 @@ class History:
 
     async def drop_behind(self, epoch: int, retention: float) -> list[Obstacle]:
         """Drop the weeks that ended `retention` seconds ago; return those that had to stay."""
-        kept = []
+        kept: list[Obstacle] = []
         for row in await self._database.fetch("old_weeks", retention):
-            for statement in ("detach_week", "detach_fires"):
-                reason = await self._briefly(epoch, statement, row["week"])
-                if reason:
-                    kept.append(Obstacle(row["week"], reason))
+            week = row["week"]
+            reasons = (await self._detach_week(epoch, week), await self._briefly(epoch, "detach_fires", week))
+            kept += [Obstacle(week, reason) for reason in reasons if reason]
         await self._briefly(epoch, "drop_detached")
         return kept
+
+    async def _detach_week(self, epoch: int, week: datetime) -> str | None:
+        """Detach a week's runs and tasks. What of them stands elsewhere goes first, while nobody has to wait for it."""
+        reason = await self._briefly(epoch, "week_kept_for", week)
+        if reason:
+            return reason
+        if await self._in_batches(epoch, "forget_week_keys", week, limit=_ROWS):
+            return MORE
+        if await self._in_batches(epoch, "forget_week_checkpoints", week, limit=_BATCH):
+            return MORE
+        return await self._briefly(epoch, "detach_week", week)
 
     async def forget(self, epoch: int, *, retention: float, dead_letters: float, undecided: float) -> bool:
         """Delete what stands outside of the partitions and is older than this, in seconds; True if there may be more.
@@ -70,31 +84,31 @@ class History:
         Dead letters that nobody has decided about are closed after `undecided`: an open one holds its whole week.
         """
         more = [
-            await self._in_batches(epoch, "close_dead_letters", undecided, _ROWS),
-            await self._in_batches(epoch, "forget_old_fires", retention, _ROWS),
-            await self._in_batches(epoch, "forget_dead_letters", dead_letters, _ROWS),
-            await self._in_batches(epoch, "forget_deleted_tasks", retention, _ROWS),
-            await self._in_batches(epoch, "forget_workflow_runs", retention, _BATCH),
-            await self._in_batches(epoch, "forget_events", retention, _BATCH),
+            await self._in_batches(epoch, "close_dead_letters", undecided, limit=_ROWS),
+            await self._in_batches(epoch, "forget_old_fires", retention, limit=_ROWS),
+            await self._in_batches(epoch, "forget_dead_letters", dead_letters, limit=_ROWS),
+            await self._in_batches(epoch, "forget_deleted_tasks", retention, limit=_ROWS),
+            await self._in_batches(epoch, "forget_workflow_runs", retention, limit=_BATCH),
+            await self._in_batches(epoch, "forget_events", retention, limit=_BATCH),
         ]
         return any(more)
 
     async def forget_left(self, epoch: int) -> bool:
         """Delete what runs have left whose tasks' `retention` is over; True if there may be more of it."""
-        return await self._in_batches(epoch, "forget_left", _BATCH)
+        return await self._in_batches(epoch, "forget_left", limit=_BATCH)
 
     async def uncovered(self) -> list[str]:
         """Return the default partitions that hold rows: an alarm, for no week was made for these."""
         return [row["name"] for row in await self._database.fetch("uncovered")]
 
-    async def _in_batches(self, epoch: int, statement: str, *args: float) -> bool:
-        """Run a statement that says how many rows it took, at most as many as its last argument; True if it took all.
+    async def _in_batches(self, epoch: int, statement: str, *args: object, limit: int) -> bool:
+        """Run a statement that says how many rows it took, up to `limit`, its last argument; True if there may be more.
 
         Each time is a transaction of its own: what takes too long must not undo what went before, for ever.
         """
         for _ in range(_BATCHES):
             async with fenced(self._database, epoch) as executor:
-                if await executor.fetchval(statement, *args) < args[-1]:
+                if await executor.fetchval(statement, *args, limit) < limit:
                     return False
         return True
 

@@ -11,7 +11,7 @@ import pytest
 from scheduler.domain.ids import first_id_at
 from scheduler.domain.term import TermLost
 from scheduler.store.database import Database
-from scheduler.store.history import History
+from scheduler.store.history import MORE, History
 from scheduler.store.intake import Created, Intake
 from tests.support.recurring import lead, recurring
 
@@ -205,6 +205,40 @@ async def test_a_dead_letter_that_nobody_decides_about_does_not_hold_its_week_fo
     await history.forget(epoch, retention=MONTH, dead_letters=MONTH, undecided=MONTH)
     assert await history.drop_behind(epoch, MONTH) == []
     assert await sql(database, "SELECT string_agg(state, ',' ORDER BY id) FROM dead_letter_tasks") == "discarded,open"
+
+
+async def test_keys_and_checkpoints_go_a_bounded_number_at_a_time_before_their_week_does(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history, epoch = await with_old_week(database)
+    before = await weeks_of(database, "runs")
+    for limit in ("_ROWS", "_BATCH"):
+        monkeypatch.setattr(f"scheduler.store.history.{limit}", 2)
+    monkeypatch.setattr("scheduler.store.history._BATCHES", 1)
+    for n in range(1, 6):
+        run_id = await add_run(database, n=n)
+        await sql(database, "INSERT INTO checkpoints VALUES ($1, '', 1, now())", run_id)
+        key = "INSERT INTO idempotency_keys VALUES ('default', $1, 'f', $2, $2, now(), NULL)"
+        await sql(database, key, f"key {n}", run_id)
+    left = []
+    while [kept.reason for kept in await history.drop_behind(epoch, MONTH)] == [MORE]:
+        assert await weeks_of(database, "runs") == before
+        left.append(await sql(database, LEFT))
+    assert left == [[3, 5], [1, 5], [0, 3], [0, 1]]
+    assert await weeks_of(database, "runs") == before - 1
+    assert await sql(database, LEFT) == [0, 0]
+
+
+LEFT = "SELECT ARRAY[(SELECT count(*) FROM idempotency_keys), (SELECT count(*) FROM checkpoints)]"
+
+
+async def test_the_keys_and_checkpoints_of_a_week_that_is_kept_stay(database: Database) -> None:
+    history, epoch = await with_old_week(database)
+    run_id = await add_run(database, state="pending")
+    await sql(database, "INSERT INTO checkpoints VALUES ($1, '', 1, now())", run_id)
+    await sql(database, "INSERT INTO idempotency_keys VALUES ('default', 'k', 'f', $1, $1, now(), NULL)", run_id)
+    assert [kept.reason for kept in await history.drop_behind(epoch, MONTH)] == ["live runs"]
+    assert await sql(database, LEFT) == [1, 1]
 
 
 async def test_recent_weeks_are_kept(database: Database) -> None:

@@ -87,3 +87,15 @@ async def test_what_is_rare_is_not_looked_for_among_all_that_there_is(database: 
     for node in _nodes(json.loads(plans)[0]["Plan"]):
         assert node["Actual Rows"] <= 1, node
         assert node.get("Rows Removed by Filter", 0) == 0, node
+
+
+@pytest.mark.parametrize("name", ["forget_week_keys", "forget_week_checkpoints"])
+async def test_what_a_week_leaves_elsewhere_is_not_looked_for_among_that_of_all_weeks(
+    database: Database, name: str
+) -> None:
+    async with database.session() as connection:
+        await connection.execute(f"PREPARE kept AS {STATEMENTS[name]}")
+        plan = await connection.fetchval("EXPLAIN (FORMAT JSON) EXECUTE kept('2026-01-05', 1000)")
+    (due,) = (node for node in _nodes(json.loads(plan)[0]["Plan"]) if node.get("Subplan Name") == "CTE due")
+    (scan,) = (node for node in _nodes(due) if node.get("Relation Name") in {"idempotency_keys", "checkpoints"})
+    assert re.fullmatch(r"\(\((task|run)_id >= .*\) AND \((task|run)_id < .*\)\)", scan["Index Cond"]), scan

@@ -13,7 +13,9 @@ import pytest
 
 from scheduler.store import migrate
 from scheduler.store.database import Database
+from scheduler.store.history import History
 from tests.support.cluster import cluster
+from tests.support.recurring import lead
 from tests.support.servers import Servers
 from tests.support.up import CHECKOUT
 from tests.support.waiting import until_sync
@@ -170,6 +172,13 @@ async def test_the_scheduler_makes_and_drops_weeks_of_tables_that_are_not_its_ow
         assert len(await connection.fetch("SELECT dts_drop_detached()")) == 6
     finally:
         await connection.close()
+    scheduler = await Database.connect(under(database_url, "dts_scheduler"), name="test", max_size=1)
+    try:
+        async with scheduler.session() as session:
+            await session.execute("SELECT dts_create_week(now() - interval '100 days')")
+        assert await History(scheduler).drop_behind(await lead(scheduler), 30 * 86400.0) == []
+    finally:
+        await scheduler.close()
 
 
 async def test_the_script_run_again_waits_for_nobody_who_uses_a_table(database_url: str) -> None:

@@ -42,6 +42,38 @@ FROM (
 WHERE week + interval '7 days' <= dts_now() - make_interval(secs => $1)
 ORDER BY week
 
+-- name: week_kept_for
+-- reads what in a week is still needed, or NULL
+SELECT dts_week_kept_for($1::timestamptz)
+
+-- name: forget_week_keys
+-- held → (nothing): up to `$2` idempotency keys of a week's tasks; those of recurring ones, which name no run, are held until
+-- the task is forgotten
+WITH due AS MATERIALIZED (
+  SELECT k.namespace, k.key FROM idempotency_keys k
+  WHERE k.task_id >= dts_first_id_at($1::timestamptz) AND k.task_id < dts_first_id_at($1::timestamptz + interval '7 days')
+    AND (k.run_id IS NOT NULL OR NOT EXISTS (SELECT FROM tasks_recurring t WHERE t.id = k.task_id))
+  ORDER BY k.task_id
+  LIMIT $2
+), gone AS (
+  DELETE FROM idempotency_keys k USING due WHERE k.namespace = due.namespace AND k.key = due.key
+  RETURNING 1
+)
+SELECT count(*) FROM gone
+
+-- name: forget_week_checkpoints
+-- kept → (nothing): up to `$2` checkpoints of a week's runs
+WITH due AS MATERIALIZED (
+  SELECT c.run_id FROM checkpoints c
+  WHERE c.run_id >= dts_first_id_at($1::timestamptz) AND c.run_id < dts_first_id_at($1::timestamptz + interval '7 days')
+  ORDER BY c.run_id
+  LIMIT $2
+), gone AS (
+  DELETE FROM checkpoints c USING due WHERE c.run_id = due.run_id
+  RETURNING 1
+)
+SELECT count(*) FROM gone
+
 -- name: detach_week
 -- history → detached, unless something in it is still needed: then the reason
 SELECT dts_detach_week($1::timestamptz)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from scheduler.control.leading import Leading
-from scheduler.store.history import SOON, History
+from scheduler.store.history import MORE, SOON, History
 from scheduler.telemetry import get_logger
 
 _EVERY: Final = 600.0  # seconds
@@ -27,19 +27,21 @@ class Keeper:
         """Make what is missing, drop what is old, say what is not in order. Raises TermLost, StoreUnavailable."""
         missing = await self._history.create_ahead(self._epoch, self._settings.weeks_ahead)
         kept = await self._history.drop_behind(self._epoch, self._settings.retention)
-        more = await self._history.forget(
+        left = await self._history.forget(
             self._epoch,
             retention=self._settings.retention,
             dead_letters=self._settings.dead_letters,
             undecided=self._settings.undecided,
         )
-        more |= await self._history.forget_left(self._epoch)
         uncovered = await self._history.uncovered()
         complaints = [f"rows outside of any week in {name}" for name in uncovered]
         complaints += [f"no partitions yet for {week.week:%Y-%m-%d}: {week.reason}" for week in missing]
+        complaints += [
+            f"cannot {statement.replace('_', ' ')}: {reason}" for statement, reason in left.items() if reason != MORE
+        ]
         notes = [f"{week.week:%Y-%m-%d} kept for {week.reason}" for week in kept]
         self._health.report("scheduler.history", not complaints, "; ".join(complaints + notes))
         if complaints:
             _log.error("history is not in order", complaints=complaints)
-        soon = more or any(week.reason in SOON for week in (*missing, *kept))
-        return _SOON if soon else _EVERY
+        reasons = (*left.values(), *(week.reason for week in (*missing, *kept)))
+        return _SOON if any(reason in SOON for reason in reasons) else _EVERY

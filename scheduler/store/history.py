@@ -6,6 +6,7 @@ later, so that nobody queues up behind them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -69,48 +70,55 @@ class History:
 
     async def _detach_week(self, epoch: int, week: datetime) -> str | None:
         """Detach a week's runs and tasks. What of them stands elsewhere goes first, while nobody has to wait for it."""
-        reason = await self._briefly(epoch, "week_kept_for", week)
-        if reason:
-            return reason
-        if await self._in_batches(epoch, "forget_week_keys", week, limit=_ROWS):
-            return MORE
-        if await self._in_batches(epoch, "forget_week_checkpoints", week, limit=_BATCH):
-            return MORE
-        return await self._briefly(epoch, "detach_week", week)
+        return (
+            await self._briefly(epoch, "week_kept_for", week)
+            or await self._in_batches(epoch, "forget_week_keys", week, limit=_ROWS)
+            or await self._in_batches(epoch, "forget_week_checkpoints", week, limit=_BATCH)
+            or await self._briefly(epoch, "detach_week", week)
+        )
 
-    async def forget(self, epoch: int, *, retention: float, dead_letters: float, undecided: float) -> bool:
-        """Delete what stands outside of the partitions and is older than this, in seconds; True if there may be more.
+    async def forget(self, epoch: int, *, retention: float, dead_letters: float, undecided: float) -> dict[str, str]:
+        """Delete what stands outside of the partitions and is older than this, in seconds, and what runs have left.
 
         Dead letters that nobody has decided about are closed after `undecided`: an open one holds its whole week.
+        Returns the statements that have not come to an end, each with its reason: none keeps another from being run.
         """
-        more = [
-            await self._in_batches(epoch, "close_dead_letters", undecided, limit=_ROWS),
-            await self._in_batches(epoch, "forget_old_fires", retention, limit=_ROWS),
-            await self._in_batches(epoch, "forget_dead_letters", dead_letters, limit=_ROWS),
-            await self._in_batches(epoch, "forget_deleted_tasks", retention, limit=_ROWS),
-            await self._in_batches(epoch, "forget_workflow_runs", retention, limit=_BATCH),
-            await self._in_batches(epoch, "forget_events", retention, limit=_BATCH),
-        ]
-        return any(more)
+        duties = {
+            "close_dead_letters": (undecided, _ROWS),
+            "forget_old_fires": (retention, _ROWS),
+            "forget_dead_letters": (dead_letters, _ROWS),
+            "forget_deleted_tasks": (retention, _ROWS),
+            "forget_workflow_runs": (retention, _BATCH),
+            "forget_events": (retention, _BATCH),
+        }
+        reasons = {
+            statement: await self._in_batches(epoch, statement, age, limit=limit)
+            for statement, (age, limit) in duties.items()
+        }
+        reasons["forget_left"] = await self.forget_left(epoch)
+        return {statement: reason for statement, reason in reasons.items() if reason}
 
-    async def forget_left(self, epoch: int) -> bool:
-        """Delete what runs have left whose tasks' `retention` is over; True if there may be more of it."""
+    async def forget_left(self, epoch: int) -> str | None:
+        """Delete what runs have left whose tasks' `retention` is over; return why some of it is still there."""
         return await self._in_batches(epoch, "forget_left", limit=_BATCH)
 
     async def uncovered(self) -> list[str]:
         """Return the default partitions that hold rows: an alarm, for no week was made for these."""
         return [row["name"] for row in await self._database.fetch("uncovered")]
 
-    async def _in_batches(self, epoch: int, statement: str, *args: object, limit: int) -> bool:
-        """Run a statement that says how many rows it took, up to `limit`, its last argument; True if there may be more.
+    async def _in_batches(self, epoch: int, statement: str, *args: object, limit: int) -> str | None:
+        """Run a statement that says how many rows it took, up to `limit`, its last argument; return why some are left.
 
         Each time is a transaction of its own: what takes too long must not undo what went before, for ever.
         """
-        for _ in range(_BATCHES):
-            async with fenced(self._database, epoch) as executor:
-                if await executor.fetchval(statement, *args, limit) < limit:
-                    return False
-        return True
+        try:
+            for _ in range(_BATCHES):
+                async with fenced(self._database, epoch) as executor:
+                    if await executor.fetchval(statement, *args, limit) < limit:
+                        return None
+        except asyncpg.PostgresError as error:
+            return _reason(error, statement, args)
+        return MORE
 
     async def _briefly(self, epoch: int, statement: str, *args: object) -> str | None:
         """Run a statement about one week; return why it did nothing. What fails does not stop other weeks."""
@@ -119,8 +127,13 @@ class History:
                 await executor.execute("be_brief", str(_PATIENCE_MS))
                 answer: str | None = await executor.fetchval(statement, *args)
                 return answer
-        except _BUSY:
-            return BUSY
         except asyncpg.PostgresError as error:
-            _log.error("history cannot be moved", statement=statement, args=args, exc_info=error)
-            return f"{type(error).__name__}: {error}"
+            return _reason(error, statement, args)
+
+
+def _reason(error: asyncpg.PostgresError, statement: str, args: Sequence[object]) -> str:
+    """Say why a statement did nothing; the log tells of what does not pass by itself."""
+    if isinstance(error, _BUSY):
+        return BUSY
+    _log.error("history stays as it is", statement=statement, args=args, exc_info=error)
+    return f"{type(error).__name__}: {error}"

@@ -531,3 +531,33 @@ async def test_what_is_left_to_forget_is_come_back_for_soon(
         await execute(database, event, datetime.now(UTC) - timedelta(days=60 + n))
     keeper = Keeper(leading(database, broker, await lead(database)), History(database))
     assert [await keeper.step() for _ in range(3)] == [5.0, 5.0, 600.0]
+
+
+async def test_what_cannot_be_forgotten_keeps_nothing_else_from_going_and_is_told_of(
+    database: Database, database_url: str, broker: Broker
+) -> None:
+    async with bench(database) as made:
+        created = await made.intake.create(new_task())
+        await made.executions.finish(outcome(await made.claim(created)))
+    long_ago = datetime.now(UTC) - timedelta(days=60)
+    await execute(database, "UPDATE runs SET kept_for = 1, finished_at = $1, output_tail = 'left'", long_ago)
+    decided = (
+        "INSERT INTO dead_letter_tasks (id, run_id, task_id, namespace, task_name, queue, reason, attempt, failures,"
+        " losses, created_at, state, decided_at)"
+        " SELECT id, id, id, 'default', 't', 'default', 'lost', 1, 0, 3, $1::timestamptz, 'discarded', $1 FROM runs"
+    )
+    await execute(database, decided, long_ago)
+    hasty = await Database.connect(database_url, name="hasty", max_size=2, settings={"lock_timeout": "100"})
+    at_work = leading(hasty, broker, await lead(database))
+    keeper = Keeper(at_work, History(hasty))
+    try:
+        async with database.session() as connection, connection.transaction():
+            await connection.execute("SELECT FROM dead_letter_tasks FOR UPDATE")
+            assert await keeper.step() == 5.0
+        told = at_work.health.snapshot()["scheduler.history"]
+        assert (told.ok, told.detail) == (False, "cannot forget dead letters: busy")
+        assert (await run_row(database, created.run_id))["output_tail"] is None
+        assert await keeper.step() == 600.0
+        assert at_work.health.ok
+    finally:
+        await hasty.close()

@@ -14,7 +14,7 @@ from scheduler.control.promote import Promoter
 from scheduler.control.reap import Reaper
 from scheduler.control.reconcile import Reconciler
 from scheduler.control.report import Reporter
-from scheduler.control.retain import Keeper
+from scheduler.control.retain import HISTORY, Keeper
 from scheduler.control.seal import Sealer
 from scheduler.control.unfold import WORKFLOWS, Unfolder
 from scheduler.service import Service, Wake
@@ -83,7 +83,7 @@ class Reign:
                 if term.planned:
                     await duties.drain(leading.settings.drain)
         finally:
-            for name in (*names, SCHEDULES, WORKFLOWS):
+            for name in (*names, SCHEDULES, WORKFLOWS, HISTORY):
                 leading.health.forget(name)
             term.handed_over.set()
 

@@ -8,6 +8,9 @@ from scheduler.control.leading import Leading
 from scheduler.store.history import MORE, SOON, History
 from scheduler.telemetry import get_logger
 
+HISTORY: Final = "scheduler.history"
+"""The part of health that says whether the history is in order."""
+
 _EVERY: Final = 600.0  # seconds
 _SOON: Final = 5.0  # seconds, when traffic was in the way or more is left to delete
 
@@ -40,7 +43,7 @@ class Keeper:
             f"cannot {statement.replace('_', ' ')}: {reason}" for statement, reason in left.items() if reason != MORE
         ]
         notes = [f"{week.week:%Y-%m-%d} kept for {week.reason}" for week in kept]
-        self._health.report("scheduler.history", not complaints, "; ".join(complaints + notes))
+        self._health.report(HISTORY, not complaints, "; ".join(complaints + notes))
         if complaints:
             _log.error("history is not in order", complaints=complaints)
         reasons = (*left.values(), *(week.reason for week in (*missing, *kept)))

@@ -90,6 +90,14 @@ async def test_a_leader_whose_epoch_was_taken_steps_down_and_writes_nothing_more
         await until(lambda: fires(database))
 
 
+async def test_what_was_said_in_a_term_ends_with_it(database_url: str, redis_url: str) -> None:
+    async with scheduler(database_url, redis_url) as leader:
+        await until(lambda: leader.health.snapshot().keys() >= {"leader.fire", "scheduler.history"})
+        leader.stop.set()
+        await leader.done.wait()
+        assert not [name for name in leader.health.snapshot() if name.startswith(("leader.", "scheduler."))]
+
+
 async def test_without_redis_one_of_two_leads_and_stopping_it_hands_over(
     database_url: str, redis_server: ServerHandle
 ) -> None:

@@ -6,7 +6,7 @@ later, so that nobody queues up behind them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -21,10 +21,13 @@ BUSY: Final = "busy"
 """The reason of what traffic was in the way of."""
 MORE: Final = "what is left to delete"
 """The reason of what is done in part."""
+TOO_LONG: Final = "a statement that takes too long"
+"""The reason of what was cut short."""
 SOON: Final = (BUSY, MORE)
 """The reasons for which it is worth trying again soon."""
 
 _PATIENCE_MS: Final = 200
+_AT_MOST_MS: Final = 5000  # while all work may have to wait: half of what an API's statement may take
 _BATCH: Final = 100  # rows with what hangs on them: runs with their output, workflow runs with their tasks
 _ROWS: Final = 1000  # rows on which nothing hangs
 _BATCHES: Final = 50
@@ -46,16 +49,20 @@ class History:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create_ahead(self, epoch: int, weeks: int) -> list[Obstacle]:
+    async def create_ahead(self, epoch: int, weeks: int, *, later: Collection[datetime] = ()) -> list[Obstacle]:
         """Make the partitions of this week and the next `weeks`, and of earlier ones whose rows are in none.
 
-        Returns those that are still missing.
+        Returns those that are still missing. Those that took too long, and are left for `later`, are among them: nobody
+        can work while rows move.
         """
         missing = []
         for row in await self._database.fetch("missing_weeks", weeks):
-            reason = await self._briefly(epoch, "create_week", row["week"])
+            week = row["week"]
+            reason: str | None = TOO_LONG
+            if week not in later:
+                reason = await self._briefly(epoch, "create_week", week, at_most_ms=_AT_MOST_MS)
             if reason:
-                missing.append(Obstacle(row["week"], reason))
+                missing.append(Obstacle(week, reason))
         return missing
 
     async def drop_behind(self, epoch: int, retention: float) -> list[Obstacle]:
@@ -120,11 +127,13 @@ class History:
             return _reason(error, statement, args)
         return MORE
 
-    async def _briefly(self, epoch: int, statement: str, *args: object) -> str | None:
+    async def _briefly(self, epoch: int, statement: str, *args: object, at_most_ms: int | None = None) -> str | None:
         """Run a statement about one week; return why it did nothing. What fails does not stop other weeks."""
         try:
             async with fenced(self._database, epoch) as executor:
                 await executor.execute("be_brief", str(_PATIENCE_MS))
+                if at_most_ms is not None:
+                    await executor.execute("be_quick", str(at_most_ms))
                 answer: str | None = await executor.fetchval(statement, *args)
                 return answer
         except asyncpg.PostgresError as error:
@@ -136,4 +145,4 @@ def _reason(error: asyncpg.PostgresError, statement: str, args: Sequence[object]
     if isinstance(error, _BUSY):
         return BUSY
     _log.error("history stays as it is", statement=statement, args=args, exc_info=error)
-    return f"{type(error).__name__}: {error}"
+    return TOO_LONG if isinstance(error, asyncpg.QueryCanceledError) else f"{type(error).__name__}: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -519,6 +520,46 @@ async def test_housekeeping_goes_on_and_is_not_hurried_when_a_week_cannot_be_mad
     async with database.session() as connection:
         weeks = await connection.fetchval("SELECT count(*) FROM pg_inherits WHERE inhparent = 'runs'::regclass")
     assert weeks == 1 + 3 + 1  # the default, those that were there, and one of the two that were missing
+
+
+async def test_a_week_that_takes_too_long_to_make_is_left_for_later_and_how_to_make_it_is_told(
+    database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.store.history._AT_MOST_MS", 300)
+    outside = (
+        "INSERT INTO tasks (id, recurring, namespace, name, queue, spec, created_at, created_by, updated_at,"
+        " updated_by) VALUES (dts_first_id_at($1), false, 'default', 'old', 'default', '{}', now(), 't', now(), 't')"
+    )
+    await execute(database, outside, datetime.now(UTC) - timedelta(days=10))
+    await execute(database, MOVES_SLOWLY)
+    at_work = leading(database, broker, await lead(database), weeks_ahead=4)
+    keeper = Keeper(at_work, History(database))
+    for _ in range(2):
+        assert await keeper.step() == 600.0
+        told = at_work.health.snapshot()["scheduler.history"]
+        assert not told.ok
+        async with database.session() as connection:
+            assert await connection.fetchval("SELECT last_value FROM tries") == 1
+            weeks = await connection.fetchval("SELECT count(*) FROM pg_inherits WHERE inhparent = 'runs'::regclass")
+        assert weeks == 1 + 3 + 2  # the default, those of the migration, and the two that were missing
+    remedy = re.search(r"SELECT dts_create_week\(.*?\)", told.detail)
+    assert remedy is not None
+    await execute(database, "DROP TRIGGER slow ON tasks_once_default")
+    await execute(database, remedy[0])
+    assert await keeper.step() == 600.0
+    assert at_work.health.ok
+
+
+MOVES_SLOWLY = """
+CREATE SEQUENCE tries;
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM nextval('tries'), pg_sleep(60);
+  RETURN OLD;
+END
+$$;
+CREATE TRIGGER slow BEFORE DELETE ON tasks_once_default FOR EACH ROW EXECUTE FUNCTION slow()
+"""
 
 
 async def test_what_is_left_to_forget_is_come_back_for_soon(

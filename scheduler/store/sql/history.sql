@@ -1,6 +1,6 @@
 -- name: missing_weeks
 -- reads which of the next `$1` weeks, this one included, have no partitions yet; and which weeks before have rows in the
--- default partitions (nobody made them in time)
+-- default partitions (nobody made them in time). Those to come first: they cost little, and it is for them to take new rows
 WITH RECURSIVE outside AS (
   SELECT date_trunc('week', dts_time_of_id(least(
     (SELECT r.id FROM runs_default r ORDER BY r.id LIMIT 1),
@@ -21,11 +21,15 @@ FROM (
 ) AS w
 WHERE to_regclass('runs_' || to_char(week AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NULL
    OR to_regclass('fires_' || to_char(week AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NULL
-ORDER BY week
+ORDER BY week DESC
 
 -- name: be_brief
 -- gives up on locks after `$1` milliseconds, for the rest of this transaction
 SELECT set_config('lock_timeout', $1::text, true)
+
+-- name: be_quick
+-- ends statements after `$1` milliseconds, for the rest of this transaction
+SELECT set_config('statement_timeout', $1::text, true)
 
 -- name: create_week
 -- (nothing) → partitions of the week that holds a moment, with what stood in the default ones

@@ -305,6 +305,22 @@ async def test_rows_of_an_earlier_week_that_nobody_made_are_history_like_others(
     assert await sql(database, "SELECT count(*) FROM runs") == 0
 
 
+async def test_fires_of_last_week_that_nobody_made_are_history_like_others(database: Database) -> None:
+    history, epoch = History(database), await lead(database)
+    await sql(database, "UPDATE installation SET created_at = created_at - interval '60 days'")
+    this_week = monday(datetime.now(UTC)).replace(hour=0, minute=0, second=0, microsecond=0)
+    await sql(
+        database,
+        "INSERT INTO fires (task_id, scheduled_for, disposition, decided_at, epoch)"
+        " VALUES ($1, $2, 'missed', now(), 1)",
+        id_at(OLD),
+        this_week - timedelta(seconds=1),
+    )
+    assert await history.uncovered() == ["fires_default"]
+    assert await history.create_ahead(epoch, 2) == []
+    assert await history.uncovered() == []
+
+
 async def test_a_week_that_cannot_be_made_stops_no_other(database: Database) -> None:
     history, epoch = await with_weeks_of_now(database), await lead(database)
     taken = monday(datetime.now(UTC) + timedelta(weeks=4))

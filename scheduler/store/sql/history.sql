@@ -1,3 +1,9 @@
+-- fragment: lost_fires
+-- fires that no week was made for. Older ones belong in the default partition, where a backfill or a long absence goes back
+-- beyond the first week
+FROM fires_default f, installation i
+WHERE f.scheduled_for > greatest(dts_now() - interval '7 days', date_trunc('week', i.created_at, 'UTC'))
+
 -- name: missing_weeks
 -- reads which of the next `$1` weeks, this one included, have no partitions yet; and which weeks before have rows in the
 -- default partitions (nobody made them in time). Those to come first: they cost little, and it is for them to take new rows
@@ -18,6 +24,9 @@ FROM (
   SELECT date_trunc('week', dts_now() + n * interval '7 days', 'UTC') AS week FROM generate_series(0, $1::integer) AS n
   UNION
   SELECT week FROM outside WHERE week < dts_now()
+  UNION
+  SELECT date_trunc('week', f.scheduled_for, 'UTC')
+  -- include: lost_fires
 ) AS w
 WHERE to_regclass('runs_' || to_char(week AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NULL
    OR to_regclass('fires_' || to_char(week AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NULL
@@ -191,8 +200,8 @@ FROM (VALUES ('runs_default', EXISTS (SELECT FROM runs_default)),
              ('attempts_default', EXISTS (SELECT FROM attempts_default)),
              ('run_dependencies_default', EXISTS (SELECT FROM run_dependencies_default)),
              ('output_chunks_default', EXISTS (SELECT FROM output_chunks_default)),
-             -- Old fires belong there when a backfill or a long absence goes back beyond the first week.
              ('fires_default', EXISTS (
-               SELECT FROM fires_default f, installation i
-               WHERE f.scheduled_for > greatest(dts_now() - interval '7 days', date_trunc('week', i.created_at, 'UTC'))))) AS d(name, used)
+               SELECT
+               -- include: lost_fires
+             ))) AS d(name, used)
 WHERE used

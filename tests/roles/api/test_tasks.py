@@ -188,7 +188,7 @@ async def test_a_run_whose_task_was_edited_while_it_executed_comes_back_where_th
     run = await run_row(database, claim.run_id)
     assert (run["state"], run["queue"], run["priority"]) == ("pending", "other", 8)
     assert run["lane"] == lane_of("default", "other", "process", {"gpu": "yes"})
-    assert [(w.lane, w.gate.concurrency) for w in await Gates(database).waiting(("", ""), 10)] == [
+    assert [(head.run.lane, head.gate.concurrency) for head in await Gates(database).heads(("", "", -1), 10)] == [
         (run["lane"], ("default", "db"))
     ]
 

@@ -37,7 +37,7 @@ ORDER BY week DESC
 SELECT set_config('lock_timeout', $1::text, true)
 
 -- name: be_quick
--- ends statements after `$1` milliseconds, for the rest of this transaction
+-- gives up on statements after `$1` milliseconds, for the rest of this transaction
 SELECT set_config('statement_timeout', $1::text, true)
 
 -- name: create_week

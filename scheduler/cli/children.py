@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterable
+from typing import Final
 
 import anyio
 import anyio.to_thread
@@ -13,6 +15,9 @@ from scheduler.cli.launch import Launched
 from scheduler.lifeline import LEFT
 from scheduler.service import STEADY, sleep
 from scheduler.telemetry import get_logger
+
+_SHORT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What passes: no descriptor, or no memory for one, at the moment."""
 
 _log = get_logger("up")
 
@@ -66,6 +71,8 @@ async def _handle(pid: int) -> int:
         try:
             return os.pidfd_open(pid)
         except OSError as error:
+            if error.errno not in _SHORT:
+                raise
             failures += 1
             _log.error("role cannot be watched", pid=pid, error=str(error))
             await sleep(STEADY.delay(failures))

@@ -62,7 +62,7 @@ def import_(
     Importing a file again, under the same name, changes what was changed in it and nothing else: a line that moved
     keeps its task, an edited line changes its task (also what was edited by other means), and tasks whose lines are
     gone are reported, or deleted by `--prune`: not for a file with nothing in it, nor while it has a line that cannot
-    be taken over, which may be the one that they were made of.
+    be taken over (but for `@reboot`), which may be the one that they were made of.
     """
     if not files:
         raise failure("say which files; - is standard input", exits.USAGE)

@@ -30,8 +30,8 @@ from scheduler.store.database import Database, StoreUnavailable
 
 _FATAL = (exits.CONFIG, exits.USAGE)
 _ROLE_PATIENCE = 15.0
-"""Seconds for roles to end, except workers: these take as long as their tasks were promised, and those that hang
-without renewing their lease are ended by their guards."""
+"""Seconds for roles to end, except workers: these take as long as their tasks were promised, and wait for the database
+with what has come of them. Those that have commands and renew no lease are ended by their guards."""
 
 
 def supervise(

@@ -47,6 +47,7 @@ class Gatekeeper:
         """Begin a walk."""
         self._after: Position | None = _BEGINNING  # None at its end
         self._contenders: list[Contender] = []
+        self._sift_at = _MANY  # so many contenders: twice those that were left when they were sifted last
         self._queued: dict[Window, int] = {}
         self._delay: float | None = None  # what it has come to so far
         self._crowded = False
@@ -76,8 +77,9 @@ class Gatekeeper:
             self._look_again_in(self._settings.poll, *(head.due_in for head in here if head.due_in > 0))
             await self._gather([head for head in here if head.due_in <= 0], rooms)
         last = len(page) < _PAGE
-        if last or len(self._contenders) > _MANY:
+        if last or len(self._contenders) > self._sift_at:
             self._contenders = in_turn(self._contenders, self._queued, rooms)
+            self._sift_at = max(_MANY, 2 * len(self._contenders))
         return None if last else (page[-1].run.lane, page[-1].run.gate, page[-1].run.priority)
 
     async def _gather(self, due: Sequence[Head], rooms: Mapping[Window, int]) -> None:

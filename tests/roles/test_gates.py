@@ -13,7 +13,7 @@ from scheduler.broker import Broker
 from scheduler.control import gatekeep
 from scheduler.control.gatekeep import Gatekeeper
 from scheduler.control.promote import Promoter
-from scheduler.domain.gates import FAIR_WINDOW
+from scheduler.domain.gates import FAIR_WINDOW, Contender, in_turn
 from scheduler.domain.run import Claim
 from scheduler.domain.task import Concurrency, RateLimit
 from scheduler.domain.term import TermLost
@@ -285,6 +285,32 @@ async def test_the_most_urgent_run_of_a_shared_key_goes_first_wherever_it_waits(
         while await promoter.step() == 0.0:
             pass
         assert await first_queued(database) == last["id"]
+
+
+async def test_contenders_that_all_have_room_are_not_sifted_on_every_page(
+    database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sifted: list[int] = []
+
+    def counting(contenders: Sequence[Contender], *rest: Any) -> list[Contender]:
+        sifted.append(len(contenders))
+        return in_turn(contenders, *rest)
+
+    monkeypatch.setattr(gatekeep, "_PAGE", 1)
+    monkeypatch.setattr(gatekeep, "_MANY", 2)
+    monkeypatch.setattr(gatekeep, "in_turn", counting)
+    promoter = Promoter(leading(database, broker, await lead(database), poll=60.0))
+    async with bench(database) as made:
+        for number in range(16):
+            await create(made, 1, rate_limit=RateLimit(key=str(number), n=1, per=60.0))
+        while len(await queued_ids(database)) < 16:
+            await promoter.step()
+    assert sifted[:4] == [3, 7, 15, 16]
+
+
+async def queued_ids(database: Database) -> list[UUID]:
+    async with database.session() as connection:
+        return [row["id"] for row in await connection.fetch("SELECT id FROM runs WHERE state = 'queued'")]
 
 
 async def test_a_full_fair_window_does_not_save_a_run_that_its_key_cancels(

@@ -112,7 +112,7 @@ ON CONFLICT (namespace, key) DO NOTHING
 RETURNING task_id
 
 -- name: free_key
--- held → (nothing): the idempotency key of a task that was deleted, when it is asked for again, for no index finds it by its task
+-- held → (nothing): the idempotency key of a task that was deleted, when it is asked for again
 DELETE FROM idempotency_keys WHERE namespace = $1 AND key = $2 AND task_id = $3
 
 -- name: held_key

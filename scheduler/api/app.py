@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from itertools import count
 
 from starlette.responses import Response
@@ -24,12 +25,11 @@ from scheduler.api.routes import ROUTES
 from scheduler.api.routing import Route, Router
 from scheduler.api.throttle import Throttle
 from scheduler.domain.access import ANONYMOUS, OPEN
-from scheduler.store.database import RETRYABLE
+from scheduler.store.database import despite_collisions
 from scheduler.telemetry import get_logger, mark
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _UNROUTED = "(none)"
-_TRIES = 4
 _log = get_logger("api")
 
 
@@ -98,7 +98,7 @@ class App:
             )
             if route.conditional and self._context.settings.require_if_match:
                 request.demand_condition()
-            response = await self._handle(route, request)
+            response = await despite_collisions(partial(self._handle, route, request))
         except Exception as error:  # noqa: BLE001 - every error has an answer
             response = reply_to(error, request_id.decode())
             if route is not None and response.status_code in (401, 403):
@@ -112,15 +112,6 @@ class App:
         return template, response
 
     async def _handle(self, route: Route, request: Request) -> Response:
-        """Call the handler; again if the database took its transaction back because it collided with another."""
-        for _ in range(_TRIES - 1):
-            try:
-                return await self._attempt(route, request)
-            except RETRYABLE:
-                continue
-        return await self._attempt(route, request)
-
-    async def _attempt(self, route: Route, request: Request) -> Response:
         key = request.headers.get(HEADER)
         if key is not None and route.method == "POST":
             return await handle_once(self._context, route, request, key)

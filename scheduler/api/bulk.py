@@ -19,13 +19,12 @@ from scheduler.api.responses import Reply, answer
 from scheduler.api.routing import Route
 from scheduler.domain.errors import FieldError, InvalidInput, Overloaded, TooMany
 from scheduler.store.audit import Entry, write_audit
-from scheduler.store.database import RETRYABLE, Executor, Pinned
+from scheduler.store.database import RETRYABLE, Executor, Pinned, despite_collisions
 from scheduler.store.pages import first_ids
 from scheduler.store.runs import RunFilter
 from scheduler.wire.bulk import BulkCancelled, BulkRetried, CancelRuns, RetryRuns
 
 _AT_ONCE = 500
-_TRIES = 4
 
 _cancel = msgspec.json.Decoder(CancelRuns)
 _retry = msgspec.json.Decoder(RetryRuns)
@@ -99,15 +98,11 @@ async def _in_turn(api: Context, ids: Sequence[UUID], act: Callable[[Sequence[UU
 
 async def _insist(act: Callable[[Sequence[UUID]], Awaitable[None]], some: Sequence[UUID]) -> bool:
     """Act, again if it collides with others; False if it is refused for now."""
-    for _ in range(_TRIES):
-        try:
-            await act(some)
-        except RETRYABLE:
-            continue
-        except (asyncpg.QueryCanceledError, Overloaded, TooMany):
-            return False
-        return True
-    return False
+    try:
+        await despite_collisions(partial(act, some))
+    except (asyncpg.QueryCanceledError, Overloaded, TooMany, *RETRYABLE):
+        return False
+    return True
 
 
 async def _log(executor: Executor, request: Request, action: str, count: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Final, Self, TypeVar
 
 import anyio
 import asyncpg
@@ -28,6 +28,7 @@ _SETTINGS = {
     # Whoever is stopped in a transaction, or gone without a word, keeps what he has locked from all others.
     "idle_in_transaction_session_timeout": "15000",
 }
+_TRIES: Final = 4
 _GRACE = 5.0  # seconds that the answer to a statement may take longer than the statement
 
 _AWAY = (
@@ -46,6 +47,21 @@ _MISUSE = (asyncpg.exceptions.DataError, asyncpg.exceptions.QueryCanceledError)
 
 RETRYABLE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 """Errors after which the same statement may simply be run again: nothing of it was applied."""
+
+T = TypeVar("T")
+
+
+async def despite_collisions(act: Callable[[], Awaitable[T]]) -> T:
+    """Do something of one transaction; again if the database took that back because it collided with another's.
+
+    Raises the last of RETRYABLE if it has done so four times.
+    """
+    for _ in range(_TRIES - 1):
+        try:
+            return await act()
+        except RETRYABLE:
+            continue
+    return await act()
 
 
 class StoreUnavailable(Unavailable):

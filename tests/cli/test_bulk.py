@@ -36,27 +36,29 @@ def test_what_comes_through_a_pipe_is_sent_batch_by_batch(remote: Dts, monkeypat
     assert len({item["id"] for item in done.items}) == 5
 
 
-def test_a_refused_batch_names_its_lines_and_where_to_go_on(remote: Dts, tmp_path: Path) -> None:
-    file = tmp_path / "tasks.ndjson"
-    file.write_text(tasks(None, None, None, "0 0 31 2 *"))
+LINES = tasks(None, None, None, "0 0 31 2 *")
+LIST = json.dumps([json.loads(line) for line in LINES.splitlines()], indent=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "refused", "first", "rest"),
+    [
+        (LINES, "line 4", "line 3", "tail -n +3 {}"),
+        (LIST, "task 4 of the list", "task 3 of the list", "jq -c '.[2:][]' {}"),
+    ],
+    ids=["lines", "list"],
+)
+def test_a_refused_batch_names_its_places_and_where_to_go_on(
+    remote: Dts, tmp_path: Path, text: str, refused: str, first: str, rest: str
+) -> None:
+    file = tmp_path / "tasks"
+    file.write_text(text)
     done = remote("submit", "--file", file)
     assert done.code == exits.FAILURE
     assert len(done.items) == 2
-    assert "line 4: /schedule: " in done.err
-    assert "2 tasks were created; what follows, from line 3 on, was not" in done.err
-    assert f"tail -n +3 {file} | dts submit --file -" in done.err
-
-
-def test_a_list_that_breaks_off_is_counted_by_its_tasks(remote: Dts, tmp_path: Path) -> None:
-    file = tmp_path / "tasks.json"
-    specs = [json.loads(line) for line in tasks(None, None, None, "0 0 31 2 *").splitlines()]
-    file.write_text(json.dumps(specs, indent=2))
-    done = remote("submit", "--file", file)
-    assert done.code == exits.FAILURE
-    assert len(done.items) == 2
-    assert "task 4 of the list: /schedule: " in done.err
-    assert "2 tasks were created; what follows, from task 3 of the list on, was not" in done.err
-    assert f"jq -c '.[2:][]' {file} | dts submit --file -" in done.err
+    assert f"{refused}: /schedule: " in done.err
+    assert f"2 tasks were created; what follows, from {first} on, was not" in done.err
+    assert f"{rest.format(file)} | dts submit --file -" in done.err
 
 
 def test_a_pipe_that_breaks_off_says_what_was_taken(remote: Dts, monkeypatch: pytest.MonkeyPatch) -> None:
